@@ -1,0 +1,24 @@
+"""The errors fitkit raises.
+
+Every message says in its first line what was given and what was expected, and in its last line what to do.
+"""
+
+
+class ConfigError(ValueError):
+    """An argument or a combination of callbacks that cannot work."""
+
+
+class CallbackOrderError(ConfigError):
+    """A callback that is missing, given twice, or in the wrong place of the list."""
+
+
+class DataError(RuntimeError):
+    """A loader or a batch that cannot be used."""
+
+
+class DeviceError(RuntimeError):
+    """A device that does not exist, or tensors that lie on different devices."""
+
+
+class UnsetError(AttributeError):
+    """A state field that was read before the event that writes it."""
