@@ -1,0 +1,38 @@
+# `make demo` and `make test` need only make and Python 3.11 or newer; they build .venv on first use.
+# PYTHON=/path/to/python3.11 chooses the interpreter; ARGS="..." is handed to demo or pytest.
+
+PYTHON ?= $(shell for p in python3.11 python3; do \
+    $$p -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+ARGS ?=
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: demo test format lint types pytest
+
+demo: $(INSTALLED)
+	$(BIN)/python examples/demo.py $(ARGS)
+
+test: lint types pytest
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lint: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(INSTALLED)
+	$(BIN)/pyright
+
+pytest: $(INSTALLED)
+	$(BIN)/python -m pytest $(ARGS)
+
+# torch goes in by itself first: the later, larger install then keeps that build and never looks for another.
+# The stamp is written last, so an install that failed half-way is done again.
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with venv was not found; say make PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo,plots,dev]'
+	touch $@

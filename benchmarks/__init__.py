@@ -1,0 +1,1 @@
+"""Programs that measure fitkit; run from the repository root: `python -m benchmarks.<name>`."""

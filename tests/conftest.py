@@ -1,0 +1,23 @@
+"""The environment of every test, fixed before torch or Keras is imported."""
+
+import os
+
+os.environ["KERAS_BACKEND"] = "torch"
+# On a GPU machine Keras would put its variables on the GPU; only the gpu tests want that.
+os.environ.setdefault("KERAS_TORCH_DEVICE", "cpu")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread: the order of sums is fixed
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items):
+    """Skip the gpu tests unless they were asked for by KERAS_TORCH_DEVICE=cuda."""
+    if torch.cuda.is_available() and os.environ["KERAS_TORCH_DEVICE"].startswith("cuda"):
+        return
+    skip = pytest.mark.skip(reason="needs a CUDA device and KERAS_TORCH_DEVICE=cuda")
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(skip)
