@@ -1,0 +1,22 @@
+"""From loaders to batches on the device; no callbacks here."""
+
+from fitkit.data.check import check_loader
+from fitkit.data.feed import Feed
+from fitkit.data.gather import Gather
+from fitkit.data.source import Loader, length
+from fitkit.data.structure import Structure
+from fitkit.data.tensor_loader import TensorLoader
+from fitkit.data.unpack import batch_size_of, default_unpack, describe
+
+__all__ = [
+    "Feed",
+    "Gather",
+    "Loader",
+    "Structure",
+    "TensorLoader",
+    "batch_size_of",
+    "check_loader",
+    "default_unpack",
+    "describe",
+    "length",
+]

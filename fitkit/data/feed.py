@@ -1,0 +1,89 @@
+"""The one thing a pass iterates: batches on the device, whatever the loader is."""
+
+from collections.abc import Iterator
+from time import perf_counter
+
+import torch
+
+from fitkit.data.check import empty_error
+from fitkit.data.gather import Gather
+from fitkit.data.placement import canonical, place
+from fitkit.data.prefetch import CudaCopier, Prefetch
+from fitkit.data.source import Loader, is_resident, open_source, set_epoch
+from fitkit.data.structure import Structure, to_tensors
+from fitkit.data.tensor_loader import TensorLoader
+
+
+class Feed:
+    """Iterate once over a loader.
+
+    An item is a `Gather` where the arrays lie on the device, else a structure of tensors on it.
+    On CUDA, host batches are pinned and copied one ahead on a side stream; elsewhere no batch is
+    fetched before it is asked for.
+
+    Args:
+        loader: anything that yields batches.
+        device: where the batches are wanted.
+        epoch: 0-based, given to the loader and its samplers where they have `set_epoch`.
+        name: of the loader, for messages.
+
+    Attributes:
+        wait_s: seconds spent waiting for batches so far.
+
+    Raises:
+        DataError: while iterating: the loader is empty or used up, or a batch does not hold
+            numbers. Errors of the loader itself pass through, with a note naming the batch.
+    """
+
+    def __init__(
+        self,
+        loader: Loader,
+        device: torch.device | str,
+        epoch: int = 0,
+        *,
+        name: str = "loader",
+    ) -> None:
+        self.loader = loader
+        self.device = canonical(device)
+        self.name = name
+        self.wait_s = 0.0
+        self.num_fetched = 0
+        if isinstance(loader, TensorLoader):
+            loader.to(self.device)
+        set_epoch(loader, epoch)
+
+    def __iter__(self) -> Iterator[Gather | Structure]:
+        """Yield the batches of one pass."""
+        source = None
+        while True:
+            begin = perf_counter()
+            try:
+                source = source or self._open()
+                item = next(source)
+            except StopIteration:
+                break
+            except Exception as error:
+                error.add_note(f"while fetching batch {self.num_fetched} of {self.name}")
+                raise
+            finally:
+                self.wait_s += perf_counter() - begin
+            self.num_fetched += 1
+            yield item
+        if self.num_fetched == 0:
+            raise empty_error(self.loader, self.name)
+
+    def _open(self) -> Iterator[Gather | Structure]:
+        source = open_source(self.loader)
+        if self.device.type != "cuda" or is_resident(self.loader, self.device):
+            return (self._placed(item) for item in source)
+        return Prefetch((_host(item) for item in source), CudaCopier(self.device))
+
+    def _placed(self, item: Gather | Structure) -> Gather | Structure:
+        if isinstance(item, Gather) and item.device == self.device:
+            return item
+        return place(_host(item), self.device)
+
+
+def _host(item: Gather | Structure) -> Structure:
+    """Give the tensors of a batch, where they lie."""
+    return item.take() if isinstance(item, Gather) else to_tensors(item)

@@ -1,0 +1,81 @@
+"""How each kind of loader is read: its length, its epoch, its batches."""
+
+from collections.abc import Iterable, Iterator, Sized
+from typing import Any, Protocol, cast, runtime_checkable
+
+import torch
+
+from fitkit.data.fast_path import gathers, is_plain
+from fitkit.data.gather import Gather
+from fitkit.data.structure import Structure
+from fitkit.data.tensor_loader import TensorLoader
+
+Loader = Iterable[Structure]
+"""Anything that yields batches: TensorLoader, DataLoader, PyDataset, tf.data, generator, list."""
+
+
+@runtime_checkable
+class _PyDataset(Protocol):
+    """What keras.utils.PyDataset has, known by its methods so that Keras is not imported."""
+
+    def __getitem__(self, index: int) -> Structure: ...
+    def on_epoch_begin(self) -> None: ...
+    def on_epoch_end(self) -> None: ...
+
+
+@runtime_checkable
+class _NumpyIterable(Protocol):
+    """What tf.data.Dataset has, known by its method so that TensorFlow is not imported."""
+
+    def as_numpy_iterator(self) -> Iterator[Structure]: ...
+
+
+def length(loader: object) -> int | None:
+    """Give the number of batches in a pass, None where the loader does not know it."""
+    try:
+        if isinstance(loader, _PyDataset) and hasattr(loader, "num_batches"):
+            return cast("Any", loader).num_batches
+        return len(cast("Sized", loader)) if hasattr(loader, "__len__") else None
+    except (TypeError, NotImplementedError):  # a DataLoader over an IterableDataset, endless data
+        return None
+
+
+def set_epoch(loader: Loader, epoch: int) -> None:
+    """Tell the epoch to whatever part of the loader draws an order from it."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    parts = [
+        loader,
+        getattr(loader, "dataset", None),
+        getattr(loader, "sampler", None),
+        batch_sampler,
+        getattr(batch_sampler, "sampler", None),
+    ]
+    for part in {id(part): part for part in parts}.values():
+        if callable(told := getattr(part, "set_epoch", None)):
+            told(epoch)
+
+
+def open_source(loader: Loader) -> Iterator[Gather | Structure]:
+    """Begin a pass: exactly one `iter()` of the loader, whose batches are still to be placed."""
+    if isinstance(loader, TensorLoader):
+        return loader.gathers()
+    if is_plain(loader):
+        return gathers(loader)
+    if isinstance(loader, _NumpyIterable):
+        return loader.as_numpy_iterator()
+    if isinstance(loader, _PyDataset):
+        return _between_hooks(loader)
+    return iter(loader)
+
+
+def is_resident(loader: Loader, device: torch.device) -> bool:
+    """Whether the batches are gathered from arrays that lie on the device."""
+    if isinstance(loader, TensorLoader):
+        return loader.device == device
+    return is_plain(loader) and loader.dataset.tensors[0].device == device
+
+
+def _between_hooks(loader: _PyDataset) -> Iterator[Structure]:
+    loader.on_epoch_begin()
+    yield from cast("Iterable[Any]", loader)
+    loader.on_epoch_end()
