@@ -58,7 +58,8 @@ class Feed:
         while True:
             begin = perf_counter()
             try:
-                source = source or self._open()
+                if source is None:
+                    source = self._open()
                 item = next(source)
             except StopIteration:
                 break

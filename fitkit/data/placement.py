@@ -10,7 +10,7 @@ RESIDENT_SHARE = 0.5  # of the free memory; the rest is left to the model and it
 def canonical(device: torch.device | str) -> torch.device:
     """Give the device with its index, so that "cuda" equals the device of a tensor on it."""
     device = torch.device(device)
-    if device.type == "cuda" and device.index is None:
+    if str(device) == "cuda":
         return torch.device("cuda", torch.cuda.current_device())
     return device
 

@@ -37,7 +37,9 @@ class CudaCopier:
         """Pin every host tensor and begin its copy on the side stream."""
         with torch.cuda.stream(self.stream):
             copies = map_leaves(self._copy, batch)
-            return copies, self.stream.record_event()
+            copied = torch.cuda.Event()
+            copied.record(self.stream)
+            return copies, copied
 
     def finish(self, ticket: tuple[Structure, torch.cuda.Event]) -> Structure:
         """Make the current stream wait for the copy; no sync."""

@@ -5,7 +5,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 
-from fitkit.data.fast_path import gathers, is_plain
+from fitkit.data.fast_path import gathers, rows_of
 from fitkit.data.gather import Gather
 from fitkit.data.structure import Structure
 from fitkit.data.tensor_loader import TensorLoader
@@ -59,8 +59,8 @@ def open_source(loader: Loader) -> Iterator[Gather | Structure]:
     """Begin a pass: exactly one `iter()` of the loader, whose batches are still to be placed."""
     if isinstance(loader, TensorLoader):
         return loader.gathers()
-    if is_plain(loader):
-        return gathers(loader)
+    if (rows := rows_of(loader)) is not None:
+        return gathers(loader, rows)
     if isinstance(loader, _NumpyIterable):
         return loader.as_numpy_iterator()
     if isinstance(loader, _PyDataset):
@@ -72,7 +72,8 @@ def is_resident(loader: Loader, device: torch.device) -> bool:
     """Whether the batches are gathered from arrays that lie on the device."""
     if isinstance(loader, TensorLoader):
         return loader.device == device
-    return is_plain(loader) and loader.dataset.tensors[0].device == device
+    rows = rows_of(loader)
+    return rows is not None and rows.tensors[0].device == device
 
 
 def _between_hooks(loader: _PyDataset) -> Iterator[Structure]:

@@ -56,7 +56,7 @@ def leaves(structure: Structure, path: str = "batch") -> Iterator[tuple[str, Any
         yield path, structure
 
 
-def as_tensor(leaf: Any) -> Tensor:
+def as_tensor(leaf: object) -> Tensor:
     """Give a number or an array as a tensor, sharing the memory of an array where that is safe.
 
     Raises:
@@ -69,7 +69,7 @@ def as_tensor(leaf: Any) -> Tensor:
     if isinstance(leaf, (bool, int, float, complex)):
         return torch.tensor(leaf)
     if isinstance(leaf, np.generic):
-        return _from_numpy(np.array(leaf))
+        return _from_numpy(np.asarray(cast("Any", leaf)))
     raise TypeError(f"{type(leaf).__name__} is not a number")
 
 
@@ -97,10 +97,10 @@ def to_tensors(structure: Structure, path: str = "batch") -> Structure:
 
 def _bad_leaf(structure: Structure, path: str) -> DataError:
     for where, leaf in leaves(structure, path):
+        kind = cast("type[Any]", type(leaf))
         try:
             as_tensor(leaf)
         except TypeError as reason:
-            kind = type(leaf)
             return DataError(
                 f"{where} is a {kind.__module__}.{kind.__qualname__}, expected a tensor, array "
                 f"or number\n  ({reason})\n"

@@ -63,8 +63,10 @@ class TensorLoader:
         self._epoch_is_set = False
         self._device_is_set = device is not None
         first = next(leaf for _, leaf in leaves(self._arrays))
-        self._device = first.device if device is None else canonical(device)
-        self._asked = self._device  # the last answer of `fits` holds until another device asks
+        self._device: torch.device = first.device if device is None else canonical(device)
+        self._asked: torch.device = (
+            self._device
+        )  # the last answer of `fits` holds until another device asks
         self._arrays = place(self._arrays, self._device)
 
     def __len__(self) -> int:
@@ -78,7 +80,7 @@ class TensorLoader:
 
     def gathers(self) -> Iterator[Gather]:
         """Yield the same batches as iteration does, each gathered when it is read."""
-        indices = self._order().to(self._device).split(self.batch_size)
+        indices = torch.split(self._order().to(self._device), self.batch_size)
         return (Gather(self._arrays, index) for index in indices[: len(self)])
 
     @property
@@ -124,12 +126,13 @@ def _checked(name: str, value: int, *, at_least: int) -> int:
 
 def _same_length(arrays: Structure) -> tuple[int, Structure]:
     """Give the common first dimension of the arrays, and the arrays."""
-    lengths = {path: leaf.shape[0] if leaf.dim() else None for path, leaf in leaves(arrays)}
-    if len(set(lengths.values())) == 1 and None not in lengths.values():
-        return next(iter(lengths.values())), arrays
-    found = ", ".join(f"{path}: {length}" for path, length in lengths.items())
+    shapes = {path: list(leaf.shape) for path, leaf in leaves(arrays)}
+    lengths = {tuple(shape[:1]) for shape in shapes.values()}
+    if len(lengths) == 1 and () not in lengths:
+        return lengths.pop()[0], arrays
+    found = ", ".join(f"{path}: {shape}" for path, shape in shapes.items())
     raise ConfigError(
         "TensorLoader needs one or more arrays (num_samples, ...) of one length\n"
-        f"  num_samples: {found or 'no arrays'}\n"
+        f"  shapes: {found or 'no arrays'}\n"
         "Give arrays with the same number of rows, in the order of the batch: x, y, sample_weight."
     )

@@ -1,6 +1,6 @@
 """From a batch to inputs, targets and sample weights; and how a batch reads in a message."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from typing import Any, cast
 
 from torch import Tensor
@@ -9,7 +9,7 @@ from fitkit.data.structure import Structure, leaves
 from fitkit.errors import DataError
 
 
-def default_unpack(batch: Structure) -> tuple[Structure, Structure, Structure]:
+def default_unpack(batch: object) -> tuple[Structure, Structure, Structure]:
     """Split a batch the way Keras does.
 
     Args:
@@ -31,14 +31,18 @@ def default_unpack(batch: Structure) -> tuple[Structure, Structure, Structure]:
             return items[0], items[1], items[2]
     elif isinstance(batch, Tensor):
         return batch, None, None
-    size = f" of {len(batch)} items" if hasattr(batch, "__len__") else ""
     raise DataError(
-        f"The batch is a {type(batch).__name__}{size}, expected inputs, (inputs, targets) or "
+        f"The batch is {_kind(batch)}, expected inputs, (inputs, targets) or "
         "(inputs, targets, weights)\n"
         f"  given: {describe(batch)}\n"
         "Say what is what: FitLoop(..., unpack=lambda batch: (inputs, targets, sample_weight)), "
         "with None for what is absent."
     )
+
+
+def _kind(batch: Any) -> str:
+    size = f" of {len(batch)} items" if isinstance(batch, Sized) else ""
+    return f"a {type(batch).__name__}{size}"
 
 
 def describe(structure: Structure) -> str:
