@@ -13,6 +13,8 @@ from fitkit.data.structure import Structure
 
 _collate: Callable[[list[Any]], Structure] = cast("Any", data).default_collate
 
+_WHOLE: tuple[set[type], ...] = ({int}, {np.int64})
+
 
 def rows_of(loader: object) -> TensorDataset | None:
     """Give the dataset of a loader for which one gather equals collating single samples.
@@ -74,9 +76,9 @@ class _Begun:
 def _select(
     rows: TensorDataset, arrays: list[torch.Tensor], indices: list[Any]
 ) -> Gather | list[torch.Tensor]:
-    index = np.array(indices)  # 3 times as fast as torch.tensor on a list of ints
-    usable = index.dtype.kind == "i" and index.ndim == 1 and len(index) > 0
-    if not usable or min(indices) < 0 or max(indices) >= len(rows):
+    whole = set(map(type, indices)) in _WHOLE
+    if not whole or min(indices) < 0 or max(indices) >= len(rows):
         return _collate([rows[item] for item in indices])
-    host = torch.from_numpy(index.astype(np.int64, copy=False))  # pyright: ignore[reportUnknownMemberType]
+    index = np.array(indices, dtype=np.int64)  # 3 times as fast as torch.tensor on a list
+    host = torch.from_numpy(index)  # pyright: ignore[reportUnknownMemberType]
     return Gather(arrays, host.to(arrays[0].device))

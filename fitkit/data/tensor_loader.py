@@ -126,7 +126,7 @@ def _checked(name: str, value: int, *, at_least: int) -> int:
 
 def _same_length(arrays: Structure) -> tuple[int, Structure]:
     """Give the common first dimension of the arrays, and the arrays."""
-    shapes = {path: list(leaf.shape) for path, leaf in leaves(arrays)}
+    shapes = {path: list(leaf.shape) for path, leaf in leaves(arrays, "arrays")}
     lengths = {tuple(shape[:1]) for shape in shapes.values()}
     if len(lengths) == 1 and () not in lengths:
         return lengths.pop()[0], arrays
