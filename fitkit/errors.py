@@ -1,6 +1,6 @@
 """The errors fitkit raises.
 
-Every message says in its first line what was given and what was expected, and in its last line what to do.
+The first line of a message says what was given and what was expected, the last what to do.
 """
 
 

@@ -1,0 +1,118 @@
+"""The one typed boundary to Keras: everything fitkit asks of Keras objects is asked here.
+
+Keras ships no type stubs and takes seconds to import, so it is never imported on behalf of a user
+who has no Keras object: an object can only be Keras's if the module is already loaded.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from fitkit.errors import ConfigError
+
+__all__ = [
+    "KerasMetric",
+    "KerasOptimizer",
+    "KerasVariable",
+    "device_of",
+    "is_keras",
+    "keras",
+    "optimizer_knows",
+    "require_torch_backend",
+    "trainable_parameters",
+]
+
+
+class KerasVariable(Protocol):
+    """A `keras.Variable`: a named tensor that layers and optimizers share."""
+
+    path: str
+    value: Tensor
+
+
+class KerasOptimizer(Protocol):
+    """A `keras.optimizers.Optimizer`."""
+
+    built: bool
+    name: str
+    learning_rate: Any
+    variables: list[KerasVariable]
+    apply: Callable[[Sequence[Tensor | None], Sequence[KerasVariable]], None]
+
+
+class KerasMetric(Protocol):
+    """A `keras.metrics.Metric`."""
+
+    name: str
+    variables: list[KerasVariable]
+    update_state: Callable[..., Any]
+    result: Callable[[], Any]
+    reset_state: Callable[[], None]
+
+
+def keras() -> Any:
+    """Return the Keras module, importing it if need be.
+
+    Raises:
+        ConfigError: If Keras runs on another backend than torch.
+    """
+    import keras  # pyright: ignore[reportMissingTypeStubs]
+
+    require_torch_backend()
+    return cast(Any, keras)
+
+
+def require_torch_backend() -> None:
+    """Check the backend of Keras, if Keras is loaded.
+
+    Raises:
+        ConfigError: If it is another one than torch.
+    """
+    module = sys.modules.get("keras")
+    if module is None or not hasattr(module, "config"):
+        return
+    backend: str = module.config.backend()
+    if backend != "torch":
+        raise ConfigError(
+            f"Keras runs on the backend '{backend}', fitkit needs 'torch'\n"
+            'Set os.environ["KERAS_BACKEND"] = "torch" before the first import of keras.'
+        )
+
+
+def is_keras(value: object, kind: str) -> bool:
+    """Return whether `value` is an instance of `keras.<kind>`, for example "optimizers.Optimizer".
+
+    Imports nothing. Raises ConfigError if it is one and the backend is not torch.
+    """
+    module: Any = sys.modules.get("keras")
+    for part in kind.split("."):
+        module = getattr(module, part, None)
+    if module is None or not isinstance(value, module):
+        return False
+    require_torch_backend()
+    return True
+
+
+def trainable_parameters(model: Any) -> list[tuple[str, Tensor]]:
+    """Return name and tensor of everything `model` trains: Keras variables or parameters."""
+    if is_keras(model, "Model"):
+        return [(variable.path, variable.value) for variable in model.trainable_variables]
+    return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of the first parameter or buffer; the CPU for a model without any."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def optimizer_knows(optimizer: KerasOptimizer) -> set[int]:
+    """Return the ids of the variables a built Keras optimizer was built for."""
+    held: Any = optimizer
+    while hasattr(held, "inner_optimizer"):  # LossScaleOptimizer wraps another one
+        held = held.inner_optimizer
+    return {id(variable) for variable in held._trainable_variables}

@@ -1,0 +1,157 @@
+"""The event bus: a table of bound hooks per phase and turn, built once, walked by a bare `for`."""
+
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, cast
+
+from fitkit.loop.callback import Around, Callback, Hook, Turn, listens_to
+from fitkit.loop.events import ACTIONS, REGION, Event, Phase, hook_name
+from fitkit.loop.state import State
+
+__all__ = ["Entry", "EventBus", "Table", "Tracer", "flatten", "owner_of"]
+
+Entry = Callback | Turn
+Table = tuple[tuple[Hook, ...], ...]
+Tracer = Callable[[Event, Hook, State], None]
+
+_IN_PASS = range(Event.PASS_BEGIN, Event.PASS_END + 1)
+
+
+class EventBus:
+    """Calls the hooks of an event in list order.
+
+    `build` turns the attached callbacks into one table per phase and turn: a tuple of bound
+    methods for each event. `emit` walks the tuple of the current table; an event nobody listens
+    to costs an empty loop. Tracers swap the emitter instead of slowing it down.
+
+    Attributes:
+        emit: Call every hook of an event, in list order.
+        version: Counts the builds; what was derived from an older table is stale.
+        turns: The turns of a training batch; one unnamed turn where none was declared.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._tables: dict[tuple[Phase, str | None], Table] = {}
+        self._tracers: list[Tracer] = []
+        self._hooks: Table = ()
+        self._phase = Phase.TRAIN
+        self.emit: Callable[[Event], None] = self._emit
+        self.version = 0
+        self.turns: tuple[Turn | None, ...] = (None,)
+        self.build([])
+
+    def _emit(self, event: Event) -> None:
+        for hook in self._hooks[event]:
+            hook(self._state)
+
+    def _emit_traced(self, event: Event) -> None:
+        for hook in self._hooks[event]:
+            self.call(event, hook)
+
+    def call(self, event: Event, hook: Hook) -> None:
+        """Call one hook, through the tracers if there are any."""
+        for tracer in self._tracers[-1:]:
+            tracer(event, hook, self._state)
+            return
+        hook(self._state)
+
+    def build(self, entries: Iterable[Entry]) -> None:
+        """Build the tables anew."""
+        entries = tuple(entries)
+        turns = tuple(entry for entry in entries if isinstance(entry, Turn))
+        self.turns = turns or (None,)
+        self._tables = {(phase, None): _table(entries, phase, None) for phase in Phase}
+        for turn in turns:
+            self._tables[Phase.TRAIN, turn.name] = _table(entries, Phase.TRAIN, turn)
+        self.version += 1
+        self._hooks = self._tables[self._phase, None]
+
+    def use(self, turn: Turn | None) -> None:
+        """Switch to the table of a turn."""
+        self._hooks = self._tables[self._phase, turn.name if turn else None]
+
+    @contextmanager
+    def entered(self, phase: Phase) -> Generator[None]:
+        """Switch to the tables of a phase, and back."""
+        outer, self._phase = self._phase, phase
+        self.use(None)
+        try:
+            yield
+        finally:
+            self._phase = outer
+            self.use(None)
+
+    def hooks(self, phase: Phase, event: Event, turn: Turn | None = None) -> tuple[Hook, ...]:
+        """Return the hooks that `event` calls, in order."""
+        return self._tables[phase, turn.name if turn else None][event]
+
+    def add_tracer(self, tracer: Tracer) -> None:
+        """Let `tracer(event, hook, state)` call every hook from now on; the latest one wins."""
+        self._tracers.append(tracer)
+        self.emit = self._emit_traced
+
+    def remove_tracer(self, tracer: Tracer) -> None:
+        """Undo `add_tracer`."""
+        self._tracers.remove(tracer)
+        if not self._tracers:
+            self.emit = self._emit
+
+
+def flatten(entries: Iterable[Entry]) -> list[Callback]:
+    """Return all callbacks in list order, those inside turns too."""
+    return [
+        callback
+        for entry in entries
+        for callback in (entry.callbacks if isinstance(entry, Turn) else (entry,))
+    ]
+
+
+def _table(entries: Iterable[Entry], phase: Phase, turn: Turn | None) -> Table:
+    entries = tuple(entries)
+    in_step = [
+        callback
+        for entry in entries
+        if not isinstance(entry, Turn) or entry is turn
+        for callback in (entry.callbacks if isinstance(entry, Turn) else (entry,))
+    ]
+    return tuple(_hooks(event, flatten(entries), in_step, phase, turn) for event in Event)
+
+
+def _hooks(
+    event: Event, everyone: list[Callback], in_step: list[Callback], phase: Phase, turn: Turn | None
+) -> tuple[Hook, ...]:
+    listeners = in_step if event in REGION[Phase.TRAIN] else everyone
+    if event in _IN_PASS:
+        listeners = [callback for callback in listeners if phase in callback.phases]
+    if event in REGION[Phase.TRAIN] and event not in REGION[phase]:
+        return ()
+    hooks = [callback for callback in listeners if listens_to(callback, event)]
+    if turn and event in ACTIONS[phase] and any(c in turn.callbacks for c in hooks):
+        # What a turn fills itself replaces what is shared by all turns.
+        hooks = [callback for callback in hooks if callback in turn.callbacks]
+    around = [callback.around[event] for callback in in_step if event in callback.around]
+    return tuple(_bound(callback, event, around) for callback in hooks)
+
+
+def _bound(callback: Callback, event: Event, around: list[Around]) -> Hook:
+    hook: Hook = getattr(callback, hook_name(event))
+    for factory in reversed(around):  # the first listed is the outermost
+        hook = _within(factory, hook)
+    return hook
+
+
+def _within(factory: Around, hook: Hook) -> Hook:
+    @wraps(hook)
+    def wrapped(state: State) -> None:
+        with factory():
+            hook(state)
+
+    wrapped.__dict__["__self__"] = owner_of(hook)
+    return wrapped
+
+
+def owner_of(hook: Hook) -> Callback:
+    """Return the callback a hook of the table belongs to."""
+    return cast(Any, hook).__self__

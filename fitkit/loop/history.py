@@ -1,0 +1,71 @@
+"""What was logged, one row per epoch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fitkit.loop.callback import Callback
+from fitkit.loop.state import State
+
+__all__ = ["History"]
+
+
+class History(Callback):
+    """Keep the host values of every epoch; always attached, returned by `fit`.
+
+    Reads:  state.logs.
+    Logs:   nothing.
+    Syncs:  never.
+
+    Attributes:
+        rows: One dict per epoch, oldest first: "epoch" (0-based), "num_updates" (so far), and
+            everything in `state.logs`. A pass that was stopped half-way gives a row, too.
+
+    Example:
+        ```python
+        import torch
+        from fitkit import FitLoop, TensorLoader, supervised
+
+        model = torch.nn.Linear(4, 1)
+        loop = FitLoop(model, TensorLoader(torch.randn(64, 4), torch.randn(64, 1)))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        loop.attach(supervised(loss=torch.nn.MSELoss(), optimizer=optimizer))
+        history = loop.fit(epochs=2)
+        assert [row["epoch"] for row in history.rows] == [0, 1]
+        assert len(history["loss"]) == 2
+        ```
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def __getitem__(self, name: str) -> list[float]:
+        """Return the values of one log, by epoch; epochs that did not log it are left out."""
+        return [row[name] for row in self.rows if name in row]
+
+    def __contains__(self, name: str) -> bool:
+        """Return whether any epoch logged `name`."""
+        return any(name in row for row in self.rows)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.rows)
+
+    def on_epoch_end(self, state: State) -> None:
+        """Add the row of the epoch."""
+        self._add(state)
+
+    def on_fit_end(self, state: State) -> None:
+        """Add what a pass that was stopped half-way has logged."""
+        if state.logs and (not self.rows or self.rows[-1]["num_updates"] < state.num_updates):
+            self._add(state)
+
+    def _add(self, state: State) -> None:
+        self.rows.append({"epoch": state.epoch, "num_updates": state.num_updates, **state.logs})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows."""
+        return {"rows": [dict(row) for row in self.rows]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the rows."""
+        self.rows = [dict(row) for row in state["rows"]]

@@ -1,0 +1,74 @@
+"""The one grammar of "how often": 100, "1 epoch", "500 updates", "10 minutes"."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from fitkit.errors import ConfigError
+from fitkit.loop.state import State
+
+__all__ = ["Interval", "positive_int"]
+
+Unit = Literal["update", "epoch", "minute"]
+_GRAMMAR = re.compile(r"(\d+(?:\.\d+)?)\s+(update|epoch|minute)s?")
+
+
+@dataclass(slots=True)
+class Interval:
+    """A repeating point in a run. An int counts updates (completed accumulation windows).
+
+    It is due at multiples of `count`, so a resumed run keeps the rhythm without saving anything.
+    """
+
+    count: float
+    unit: Unit
+    _mark: float = 0.0
+
+    @classmethod
+    def parse(cls, every: int | str, *, argument: str = "every") -> "Interval":
+        """Read an interval.
+
+        Raises:
+            ConfigError: If it is none of: a positive int, "N updates", "N epochs", "N minutes".
+        """
+        if isinstance(every, int) and not isinstance(every, bool) and every > 0:
+            return cls(every, "update")
+        match = _GRAMMAR.fullmatch(every.strip()) if isinstance(every, str) else None
+        count = float(match[1]) if match else 0.0
+        unit = match[2] if match else ""
+        if count > 0 and (unit == "minute" or count.is_integer()):
+            return cls(count, unit)  # pyright: ignore[reportArgumentType]  # from the grammar
+        raise ConfigError(
+            f"{argument}={every!r} is no interval\n"
+            'Use a positive int (updates), "1 epoch", "500 updates" or "10 minutes".'
+        )
+
+    def start(self, state: State) -> None:
+        """Begin to count here; called at FIT_BEGIN."""
+        self._mark = self._now(state)
+
+    def due(self, state: State) -> bool:
+        """Return whether a multiple of `count` was passed since the last `mark`. Syncs: never."""
+        return self._now(state) // self.count > self._mark // self.count
+
+    def mark(self, state: State) -> None:
+        """Remember that what was due has been done."""
+        self._mark = self._now(state)
+
+    def _now(self, state: State) -> float:
+        if self.unit == "update":
+            return state.num_updates
+        if self.unit == "epoch":
+            return state.num_epochs
+        return state.elapsed_s / 60
+
+
+def positive_int(argument: str, value: object) -> int:
+    """Return `value` if it is an int above 0.
+
+    Raises:
+        ConfigError: If it is anything else: zero, negative, a float, a bool, NaN.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    raise ConfigError(f"{argument}={value!r} is out of range\nGive a whole number of at least 1.")

@@ -1,0 +1,150 @@
+"""Who is attached: types checked, stacks expanded, changes in mid-run put off to a safe point."""
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from fitkit.errors import ConfigError
+from fitkit.loop.bus import Entry, flatten
+from fitkit.loop.callback import Callback, Stack, Turn, listens_to
+from fitkit.loop.events import Event, Phase, hook_name
+
+if TYPE_CHECKING:
+    from fitkit.loop.fit_loop import FitLoop
+
+__all__ = ["Attachable", "Roster"]
+
+Attachable = Callback | Turn | Stack
+
+_OPENING = (Event.FIT_BEGIN, Event.EPOCH_BEGIN, Event.PASS_BEGIN)
+
+
+class Roster:
+    """The entries attached to a loop, in run order."""
+
+    def __init__(self, loop: "FitLoop") -> None:
+        self._loop = loop
+        self.entries: list[Entry] = []
+        self._changes: list[Callable[[], None]] = []
+
+    @property
+    def callbacks(self) -> list[Callback]:
+        """All callbacks in list order, those of turns too."""
+        return flatten(self.entries)
+
+    def attach(self, given: Iterable[object], *, running: bool) -> None:
+        """Add entries at the end; in a run they join at the next batch.
+
+        Raises:
+            TypeError: If one of them is nothing that can be attached.
+            ConfigError: If a callback is attached twice.
+        """
+        new = list(self._expanded(given))
+        _check_unique([*self.callbacks, *flatten(new)])
+        if running:
+            self._changes.append(lambda: self._join(new))
+        else:
+            self._add(new)
+
+    def detach(self, entry: Entry, *, running: bool) -> None:
+        """Remove an entry; in a run it leaves at the next batch and is closed then.
+
+        Raises:
+            ConfigError: If it is not attached.
+        """
+        if entry not in self.entries:
+            raise ConfigError(
+                f"{type(entry).__name__} is not attached to this loop\n"
+                "Pass the very instance that was attached; loop.callbacks lists them."
+            )
+        if running:
+            self._changes.append(lambda: self._leave(entry))
+        else:
+            self._remove(entry)
+
+    def apply_changes(self) -> None:
+        """Carry out what was put off. The opening events that newcomers missed are delivered."""
+        while self._changes:
+            self._changes.pop(0)()
+
+    def settle(self) -> None:
+        """Carry out what the end of a run left over, without opening anybody."""
+        changes, self._changes = self._changes, []
+        for change in changes:
+            change()
+
+    def _join(self, new: list[Entry]) -> None:
+        self._add(new)
+        if not self._loop.running:
+            return
+        self._loop.check(Phase.TRAIN)
+        for callback in flatten(new):
+            self._loop.session.open(callback)
+            for event in _OPENING:
+                in_phase = event is not Event.PASS_BEGIN or Phase.TRAIN in callback.phases
+                if listens_to(callback, event) and in_phase:
+                    self._loop.bus.call(event, getattr(callback, hook_name(event)))
+
+    def _leave(self, entry: Entry) -> None:
+        if entry in self.entries:
+            self._remove(entry)
+        if self._loop.running:
+            self._loop.check(Phase.TRAIN)
+            for callback in reversed(flatten([entry])):
+                self._loop.session.close(callback)
+
+    def _add(self, new: list[Entry]) -> None:
+        self.entries += new
+        self._rebuild()
+        for callback in flatten(new):
+            callback.attach(self._loop)
+
+    def _remove(self, entry: Entry) -> None:
+        self.entries.remove(entry)
+        self._rebuild()
+        for callback in flatten([entry]):
+            callback.detach(self._loop)
+
+    def _rebuild(self) -> None:
+        self._loop.bus.build(self.entries)
+        needs = (callback.needs for callback in self.callbacks)
+        self._loop.state.needs = frozenset[str]().union(*needs)
+
+    def _expanded(self, given: Iterable[object]) -> Iterable[Entry]:
+        for item in given:
+            if isinstance(item, Stack):
+                yield from item.expand(self._loop)
+            elif isinstance(item, Callback | Turn):
+                yield item
+            else:
+                raise _not_attachable(item)
+
+
+def _check_unique(callbacks: list[Callback]) -> None:
+    for index, callback in enumerate(callbacks):
+        for earlier in range(index):
+            if callbacks[earlier] is callback:
+                name = type(callback).__name__
+                raise ConfigError(
+                    f"callbacks[{earlier}] and callbacks[{index}] are the same {name} instance\n"
+                    f"Their state would be kept under one key, '{name}'.\n"
+                    f"Attach a second instance instead: {name}(...)."
+                )
+
+
+def _not_attachable(item: object) -> TypeError:
+    name = type(item).__name__
+    if isinstance(item, type):
+        hint = f"Add (): {item.__name__}() is an instance of it."
+        return TypeError(f"got the class {item.__name__}, expected an instance of it\n{hint}")
+    module = type(item).__module__
+    if module.startswith("keras.") and hasattr(item, "on_epoch_end"):
+        hint = "Wrap it: KerasCallbacks([...]) runs Keras callbacks unchanged."
+        return TypeError(f"got {module}.{name}, a Keras callback\n{hint}")
+    if isinstance(item, list | tuple):
+        hint = "Spread it with *, or attach a stack such as supervised(...) as it is."
+        return TypeError(f"got a nested {name}, expected callbacks one after the other\n{hint}")
+    if callable(item):
+        hint = "Attach a function with @loop.on(Event.BATCH_END), or subclass fitkit.Callback."
+    else:
+        hint = "Subclass fitkit.Callback, the base class of everything that can be attached."
+    return TypeError(f"got {module}.{name}, expected a fitkit.Callback\n{hint}")

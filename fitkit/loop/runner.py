@@ -1,0 +1,126 @@
+"""The loop itself, one screen: it fires events, reads the stop flag, and counts. Nothing else."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from fitkit.data import Feed, length
+from fitkit.loop.budget import stop_if_spent
+from fitkit.loop.bus import EventBus
+from fitkit.loop.events import REGION, Event, Phase
+from fitkit.loop.lifetime import begin_batch, count_batch, end_region, frame
+from fitkit.loop.state import State
+
+__all__ = ["Runner"]
+
+
+class Runner:
+    """Fires the events of a run at the bus.
+
+    Args:
+        bus: Calls the hooks.
+        state: What the hooks read and write.
+        before_batch: Called before each training batch; carries out `attach` and `detach`.
+
+    Attributes:
+        run_step: Runs the step region of the current batch and turn; `Record` replaces it.
+    """
+
+    def __init__(self, bus: EventBus, state: State, before_batch: Callable[[], None]) -> None:
+        self.bus = bus
+        self.state = state
+        self.run_step: Callable[[], None] = self.run_region
+        self._before_batch = before_batch
+
+    def run_epochs(self, loader: Any) -> None:
+        """Train until a limit is reached or somebody requests a stop."""
+        state, emit = self.state, self.bus.emit
+        emit(Event.FIT_BEGIN)
+        while not state.stop and (state.max_epochs is None or state.epoch < state.max_epochs):
+            state.logs.clear()
+            emit(Event.EPOCH_BEGIN)
+            if self.run_pass(Phase.TRAIN, loader):
+                state.num_epochs += 1
+                emit(Event.VALIDATE)
+                emit(Event.EPOCH_END)
+                state.epoch += 1
+            emit(Event.SAVE)
+        emit(Event.FIT_END)
+
+    def run_pass(self, phase: Phase, loader: Any, *, prefix: str = "") -> bool:
+        """Run all batches of `loader`; return False if a stop cut the pass short.
+
+        Only a training pass is ever cut short: metrics of half a validation pass would mislead.
+        """
+        state, training = self.state, phase is Phase.TRAIN
+        feed = Feed(loader, state.device, state.epoch, name=f"{prefix or phase} loader")
+        run_batch = self._train_batch if training else self._eval_batch
+        fields = frame(state, phase, prefix, length(loader))
+        with self.bus.entered(phase), fields, torch.set_grad_enabled(training):
+            state.log_buffer.reset()
+            self.bus.emit(Event.PASS_BEGIN)
+            for index, item in enumerate(feed if not (training and state.stop) else ()):
+                begin_batch(state, item, index, feed.wait_s)
+                run_batch()
+                if training and state.stop:
+                    break
+            complete = not (training and state.stop) or state.is_last_batch
+            self._close_window()
+            self.bus.emit(Event.PASS_END)
+        return complete
+
+    def _train_batch(self) -> None:
+        self._before_batch()
+        self.bus.emit(Event.BATCH_BEGIN)
+        for turn in self.bus.turns:
+            if turn is None or turn.fires(self.state.num_batches):
+                self.bus.use(turn)
+                self.state.turn = turn.name if turn else None
+                self.run_step()
+                end_region(self.state)
+        self.bus.use(None)
+        count_batch(self.state)
+        stop_if_spent(self.state)
+        self.bus.emit(Event.BATCH_END)
+        self._serve_requests()
+
+    def _eval_batch(self) -> None:
+        self.bus.emit(Event.BATCH_BEGIN)
+        self.run_step()
+        end_region(self.state)
+        self.bus.emit(Event.BATCH_END)
+
+    def run_region(self) -> None:
+        """Fire the events of the step region for the current batch and turn, eagerly."""
+        emit, state = self.bus.emit, self.state
+        if state.phase is not Phase.TRAIN:
+            for event in REGION[state.phase]:
+                emit(event)
+            return
+        if state.opens_update:
+            emit(Event.ZERO_GRAD)
+        emit(Event.FORWARD)
+        emit(Event.LOSS)
+        emit(Event.LOSS_READY)
+        emit(Event.BACKWARD)
+        with torch.no_grad():
+            if state.closes_update:
+                emit(Event.GRADS_READY)
+                emit(Event.APPLY)
+            emit(Event.UPDATE_METRICS)
+
+    def _close_window(self) -> None:
+        """Complete an accumulation window that the end of the loader left open."""
+        state = self.state
+        if state.phase is Phase.TRAIN and hasattr(state, "batch_index") and not state.closes_update:
+            with torch.no_grad():
+                self.bus.emit(Event.GRADS_READY)
+                self.bus.emit(Event.APPLY)
+            state.num_updates += 1
+
+    def _serve_requests(self) -> None:
+        if not self.state.stop:  # a stop saves at the end of the pass and validates no more
+            for event in sorted(self.state.requests):
+                self.bus.emit(event)
+        self.state.requests.clear()

@@ -1,0 +1,102 @@
+"""Opening and closing the callbacks of a run, whatever happens in between."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from types import TracebackType
+
+from fitkit.loop.bus import EventBus, owner_of
+from fitkit.loop.callback import Callback, Hook, listens_to
+from fitkit.loop.events import Event, hook_name
+from fitkit.loop.lifetime import is_placed
+from fitkit.loop.state import State
+
+__all__ = ["Session"]
+
+
+class Session:
+    """Delivers OPEN, EXCEPTION and CLOSE: each callback that was opened is closed exactly once.
+
+    An error is re-raised as it is, with a note that says which callback, event and step it came
+    from. Errors of EXCEPTION and CLOSE hooks never hide it: they become notes as well.
+    """
+
+    def __init__(self, bus: EventBus, state: State) -> None:
+        self._bus = bus
+        self._state = state
+        self._opened: list[Callback] = []
+
+    @contextmanager
+    def run(self, callbacks: list[Callback]) -> Generator[None]:
+        """Open `callbacks` in order, run the body, close those opened in reverse order."""
+        error: BaseException | None = None
+        try:
+            for callback in callbacks:
+                self.open(callback)
+            yield
+        except BaseException as raised:
+            error = raised
+            _add_origin(error, self._state)
+            self._state.error = error
+            for callback in self._opened:
+                self._call_safely(Event.EXCEPTION, callback, error)
+            raise
+        finally:
+            self._close_all(error)
+            self._state.error = None
+
+    def open(self, callback: Callback) -> None:
+        """Deliver OPEN; the callback is closed at the end of the run if this returned."""
+        if listens_to(callback, Event.OPEN):
+            self._bus.call(Event.OPEN, callback.on_open)
+        self._opened.append(callback)
+
+    def close(self, callback: Callback) -> None:
+        """Deliver CLOSE to a callback that leaves before the end of the run."""
+        if callback in self._opened:
+            self._opened.remove(callback)
+            self._bus.call(Event.CLOSE, callback.on_close)
+
+    def _close_all(self, error: BaseException | None) -> None:
+        first: BaseException | None = None
+        while self._opened:
+            raised = self._call_safely(Event.CLOSE, self._opened.pop(), error or first)
+            first = first or raised
+        if first is not None and error is None:
+            raise first
+
+    def _call_safely(
+        self, event: Event, callback: Callback, error: BaseException | None
+    ) -> BaseException | None:
+        """Call one hook; what it raises becomes a note of `error`, or is returned."""
+        if not listens_to(callback, event):
+            return None
+        hook: Hook = getattr(callback, hook_name(event))
+        try:
+            self._bus.call(event, hook)
+        except BaseException as raised:  # every other callback must still be closed
+            if error is not None:
+                error.add_note(f"{type(callback).__name__}.{hook.__name__} raised too: {raised!r}")
+                return None
+            raised.add_note(f"raised by {type(callback).__name__}.{hook.__name__}")
+            return raised
+        return None
+
+
+def _add_origin(error: BaseException, state: State) -> None:
+    """Note which hook raised; which batch it was, the frame of the pass has noted."""
+    if not is_placed(error):
+        error.add_note(f"outside of a pass, {state.place()}")
+    error.add_note(f"raised in {_origin(error.__traceback__) or 'no callback'}")
+
+
+def _origin(traceback: TracebackType | None) -> str | None:
+    """Return "Callback.hook at EVENT" of the innermost emitter frame of a traceback."""
+    emitters = {EventBus.call.__code__, EventBus._emit.__code__}  # pyright: ignore[reportPrivateUsage]
+    found: str | None = None
+    while traceback is not None:
+        frame = traceback.tb_frame
+        if frame.f_code in emitters:
+            hook, event = frame.f_locals["hook"], frame.f_locals["event"]
+            found = f"{type(owner_of(hook)).__name__}.{hook.__name__} at {event.name}"
+        traceback = traceback.tb_next
+    return found

@@ -1,0 +1,235 @@
+"""The blackboard that callbacks read and write: fields by lifetime, with shapes, devices, units."""
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fitkit.data import Gather, default_unpack
+from fitkit.errors import ConfigError, UnsetError
+from fitkit.loop.events import Event, Phase, hook_name
+from fitkit.loop.logs import LogBuffer, Reduce, check_scalar
+
+__all__ = ["BATCH_FIELDS", "PASS_FIELDS", "State", "Unpack"]
+
+Unpack = Callable[[Any], tuple[Any, Any, Any]]
+
+PASS_FIELDS = ("phase", "prefix", "num_batches_expected", "batch_index", "data_wait_s")
+_LAZY_FIELDS = ("batch", "inputs", "targets", "sample_weight")
+BATCH_FIELDS = (
+    *_LAZY_FIELDS,
+    *("batch_size", "extra", "step_values", "opens_update", "closes_update", "turn"),
+    *("outputs", "loss", "losses", "grad_scale", "step_logs"),
+)
+_WRITTEN_AT = {
+    **dict.fromkeys(PASS_FIELDS, Event.PASS_BEGIN),
+    **dict.fromkeys(BATCH_FIELDS, Event.BATCH_BEGIN),
+    "outputs": Event.FORWARD,
+    "loss": Event.LOSS,
+    "step_logs": Event.UPDATE_METRICS,
+}
+
+
+class State:
+    """What a run knows about itself, shared by all callbacks of a `FitLoop`.
+
+    A batch field that nobody has written yet is *unset*: reading it raises `UnsetError`, which
+    names the event that writes it. A validation pass inside a training pass gets a frame of its
+    own; the fields of the training pass are back when it ends.
+
+    Fit lifetime (written by the loop unless noted):
+        model: The model of the loop.
+        device (torch.device): Where batches are placed.
+        is_main (bool): False in all processes of a distributed run but the first.
+        run_dir (Path): Where callbacks put files; created by the first that writes one.
+        epoch (int): 0-based index of the current epoch.
+        num_epochs (int): Training passes that ran to their end.
+        num_updates (int): Completed accumulation windows of all calls of `fit`.
+        num_batches (int): Training batches.
+        num_samples (int): Training samples.
+        turn_updates (dict[str, int]): Completed windows by the name of the `Turn`.
+        max_epochs (int | None): The epoch count at which this call of `fit` stops.
+        max_steps (int | None): The value of `num_updates` at which it stops.
+        max_time_s (float | None): Seconds after which it stops.
+        logs (dict[str, float]): Host values of this epoch; any callback may add to them.
+        stop (bool), stop_reason (str | None): See `request_stop`.
+        requests (set[Event]): See `request`.
+    Pass lifetime:
+        phase (Phase): What the pass is for.
+        prefix (str): What log names start with: "" in training and `evaluate`, "val_" or
+            "val_<loader name>_" in validation.
+        num_batches_expected (int | None): The length of the loader, if it has one.
+        batch_index (int): 0-based index of the batch in the pass.
+        data_wait_s (float): Seconds this pass has waited for data so far.
+    Batch lifetime:
+        batch: The structure the loader gave, tensors of shape (batch, ...) on `device`.
+        inputs, targets, sample_weight: The batch unpacked; the last two are None if absent.
+        batch_size (int): Samples in the batch.
+        extra (SimpleNamespace): For users: teacher outputs, noise, fakes.
+        opens_update, closes_update (bool): Whether an accumulation window begins, ends here.
+        turn (str | None): The name of the current `Turn`.
+        outputs: What the model gave; attached to its graph inside the step region. After it only
+            if a callback declares `needs = {"outputs"}`, then detached.
+        loss (Tensor): Shape (); attached inside the step region, detached after it.
+        losses (dict[str, Tensor]): Named parts of the loss, shape () each.
+        grad_scale (Tensor | None): Shape (); what the loss is multiplied with for the gradients.
+        step_values (dict[str, Tensor]): The latest logged device values, shape () each, detached.
+        step_logs (dict[str, Any]): What a whole-step callback returned.
+    """
+
+    __slots__ = (
+        *PASS_FIELDS,
+        *BATCH_FIELDS,
+        *("model", "device", "is_main", "run_dir"),
+        *("epoch", "num_epochs", "num_updates", "num_batches", "num_samples", "turn_updates"),
+        *("max_epochs", "max_steps", "max_time_s", "logs", "stop", "stop_reason", "requests"),
+        *("needs", "started_at", "eager_requested", "error", "pending", "_buffers", "unpack"),
+    )
+
+    phase: Phase
+    prefix: str
+    num_batches_expected: int | None
+    batch_index: int
+    data_wait_s: float
+    batch: Any
+    inputs: Any
+    targets: Any
+    sample_weight: Any
+    batch_size: int
+    extra: SimpleNamespace
+    step_values: dict[str, Tensor]
+    opens_update: bool
+    closes_update: bool
+    turn: str | None
+    outputs: Any
+    loss: Tensor
+    losses: dict[str, Tensor]
+    grad_scale: Tensor | None
+    step_logs: dict[str, Any]
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        device: torch.device,
+        is_main: bool = True,
+        run_dir: Path = Path("runs"),
+        unpack: Unpack | None = None,
+    ) -> None:
+        self.model = model
+        self.device = device
+        self.is_main = is_main
+        self.run_dir = run_dir
+        self.epoch = self.num_epochs = self.num_updates = self.num_batches = self.num_samples = 0
+        self.turn_updates: dict[str, int] = {}
+        self.max_epochs: int | None = None
+        self.max_steps: int | None = None
+        self.max_time_s: float | None = None
+        self.logs: dict[str, float] = {}
+        self.stop = False
+        self.stop_reason: str | None = None
+        self.requests: set[Event] = set()
+        self.needs: frozenset[str] = frozenset()
+        self.started_at = time.perf_counter()
+        self.eager_requested = False
+        self.error: BaseException | None = None
+        self.pending: Gather | None = None
+        self._buffers = {phase: LogBuffer() for phase in Phase}
+        self.unpack = unpack
+
+    def __getattr__(self, name: str) -> Any:
+        # Only reached when a slot is unset: a batch that nobody has looked at is gathered now.
+        if name in _LAZY_FIELDS and self.pending is not None:
+            self.set_batch(self.pending.take())
+            return getattr(self, name)
+        event = _WRITTEN_AT.get(name)
+        if event is None:
+            raise AttributeError(f"State has no field '{name}'")
+        raise UnsetError(
+            f"state.{name} was read before it was written\n"
+            f"It is written at {event.name}; read it in {hook_name(event)} or later."
+        )
+
+    # -- what callbacks call ---------------------------------------------------------------------
+
+    def log(self, name: str, value: Tensor, reduce: Reduce = "mean") -> None:
+        """Log a device value: accumulated over the pass, and published in `step_values`.
+
+        Args:
+            name: The key in `state.logs`, without the prefix of the pass.
+            value: Shape (), any real dtype, on the device. It is detached.
+            reduce: How the pass reduces it. A mean is weighted by the number of samples.
+
+        Raises:
+            TypeError: If `value` is no tensor.
+            DataError: If its shape is not ().
+            ConfigError: If `reduce` is unknown or differs from the first call with this name.
+
+        Syncs: never; the pass is read once, at PASS_END.
+        """
+        value = check_scalar(name, value)
+        self.step_values[name] = value
+        weight = self.batch_size if reduce == "mean" else 1
+        self.log_buffer.add(name, value, weight, reduce)
+
+    @property
+    def log_buffer(self) -> LogBuffer:
+        """The accumulators of the current pass."""
+        return self._buffers[self.phase]
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since this call of `fit` began."""
+        return time.perf_counter() - self.started_at
+
+    def request_stop(self, reason: str) -> None:
+        """Ask the loop to stop; it reads the flag after the current batch or epoch."""
+        self.stop = True
+        self.stop_reason = self.stop_reason or reason
+
+    def request(self, event: Event) -> None:
+        """Ask for VALIDATE or SAVE right after the BATCH_END of the current training batch.
+
+        Raises:
+            ConfigError: If `event` is another one.
+        """
+        if event not in (Event.VALIDATE, Event.SAVE):
+            raise ConfigError(
+                f"state.request({event!r}): only VALIDATE and SAVE can be requested\n"
+                "Listen to the other events instead, with a hook or loop.on."
+            )
+        self.requests.add(event)
+
+    def request_eager(self) -> None:
+        """Ask that the next step runs eagerly even where a recorded program exists."""
+        self.eager_requested = True
+
+    @property
+    def is_last_batch(self) -> bool:
+        """Whether the current batch is known to be the last one of the pass."""
+        return hasattr(self, "batch_index") and self.batch_index + 1 == self.num_batches_expected
+
+    def place(self) -> str:
+        """Return where the run is, for messages."""
+        batch = f"batch {self.batch_index}, " if hasattr(self, "batch_index") else ""
+        return f"{batch}epoch {self.epoch}, after {self.num_updates} updates"
+
+    # What the loop calls, through loop/lifetime.py.
+
+    def set_batch(self, batch: Any) -> None:
+        """Write the batch and what it unpacks to."""
+        self.pending = None
+        self.batch = batch
+        self.inputs, self.targets, self.sample_weight = (self.unpack or default_unpack)(batch)
+
+    def unset(self, names: Iterable[str]) -> None:
+        """Make fields unset."""
+        for name in names:
+            try:
+                delattr(self, name)
+            except AttributeError:
+                continue

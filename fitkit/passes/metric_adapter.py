@@ -1,0 +1,163 @@
+"""Keras metrics and torchmetrics behind one face."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor
+
+from fitkit.errors import ConfigError, DeviceError
+from fitkit.interop import KerasMetric, is_keras
+
+__all__ = ["MetricAdapter", "adapt_all", "scalars"]
+
+
+class MetricAdapter(Protocol):
+    """What `Metrics` asks of a metric."""
+
+    name: str
+
+    def update(self, targets: Any, outputs: Any, weight: Tensor | None) -> None:
+        """Add a batch. Syncs: never by itself."""
+        ...
+
+    def result(self) -> Any:
+        """Return the value so far, on the device."""
+        ...
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        ...
+
+    def snapshot(self) -> Any:
+        """Return a copy of the state."""
+        ...
+
+    def restore(self, snapshot: Any) -> None:
+        """Go back to a copy of the state."""
+        ...
+
+    def check_device(self, device: torch.device) -> None:
+        """Move the state to `device`, or raise DeviceError."""
+        ...
+
+
+class _Keras:
+    def __init__(self, name: str, metric: KerasMetric) -> None:
+        self.name = name
+        self.metric = metric
+
+    def update(self, targets: Any, outputs: Any, weight: Tensor | None) -> None:
+        self.metric.update_state(targets, outputs, sample_weight=weight)
+
+    def result(self) -> Any:
+        return self.metric.result()
+
+    def reset(self) -> None:
+        self.metric.reset_state()
+
+    def snapshot(self) -> list[Tensor]:
+        return [variable.value.detach().clone() for variable in self.metric.variables]
+
+    def restore(self, snapshot: list[Tensor]) -> None:
+        with torch.no_grad():
+            for variable, value in zip(self.metric.variables, snapshot, strict=True):
+                variable.value.copy_(value)
+
+    def check_device(self, device: torch.device) -> None:
+        for variable in self.metric.variables:
+            found = variable.value.device
+            if found.type != device.type:
+                raise DeviceError(
+                    f"the state of metric '{self.name}' is on {found}, the loop runs on {device}\n"
+                    f'Set os.environ["KERAS_TORCH_DEVICE"] = "{device.type}" before importing '
+                    "keras."
+                )
+
+
+class _TorchMetrics:
+    """A `torchmetrics.Metric`, known by its methods: the package is not imported."""
+
+    def __init__(self, name: str, metric: Any) -> None:
+        self.name = name
+        self.metric = metric
+
+    def update(self, targets: Any, outputs: Any, weight: Tensor | None) -> None:
+        self.metric.update(outputs, targets)
+
+    def result(self) -> Any:
+        return self.metric.compute()
+
+    def reset(self) -> None:
+        self.metric.reset()
+
+    def snapshot(self) -> dict[str, Any]:
+        state = {name: _copied(value) for name, value in self.metric.metric_state.items()}
+        return {**state, "_update_count": self.metric._update_count}
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        self.metric.reset()
+        for name, value in snapshot.items():
+            setattr(self.metric, name, value)
+
+    def check_device(self, device: torch.device) -> None:
+        self.metric.to(device)
+
+
+def _copied(value: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+    return [item.clone() for item in value] if isinstance(value, list) else value.clone()
+
+
+def adapt_all(metrics: Iterable[Any] | Mapping[str, Any]) -> list[MetricAdapter]:
+    """Return an adapter per metric.
+
+    Raises:
+        TypeError: If one is a class, a name, or nothing with the methods of a metric.
+        ConfigError: If two have one name, or one is called "loss".
+    """
+    if isinstance(metrics, Mapping):
+        named = cast(Mapping[str, Any], metrics)
+        adapted = [_adapt(metric, name) for name, metric in named.items()]
+    else:
+        adapted = [_adapt(metric, None) for metric in metrics]
+    names = [metric.name for metric in adapted]
+    for index, name in enumerate(names):
+        if name == "loss" or name in names[:index]:
+            owner = "the loss itself" if name == "loss" else f"metrics[{names.index(name)}]"
+            raise ConfigError(
+                f"metrics[{index}] is named '{name}', as is {owner}\n"
+                'Give it another name: metrics={"top1": metric}, or the name= of a Keras metric.'
+            )
+    return adapted
+
+
+def _adapt(metric: Any, name: str | None) -> MetricAdapter:
+    if is_keras(metric, "metrics.Metric"):
+        return _Keras(name or metric.name, metric)
+    methods = ("update", "compute", "reset", "metric_state")
+    if not isinstance(metric, type) and all(hasattr(metric, method) for method in methods):
+        return _TorchMetrics(name or _snake_case(type(metric).__name__), metric)
+    kind = f"the class {metric.__name__}" if isinstance(metric, type) else repr(metric)
+    raise TypeError(
+        f"Metrics got {kind}, expected a keras.metrics.Metric or a torchmetrics.Metric\n"
+        "Pass instances, for example metrics=[keras.metrics.CategoricalAccuracy()]."
+    )
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def scalars(name: str, result: Any) -> Iterable[tuple[str, Tensor]]:
+    """Yield the result as named tensors of shape (): a dict by its keys, a vector by its index."""
+    if isinstance(result, Mapping):
+        for key, value in cast(Mapping[str, Any], result).items():
+            yield from scalars(f"{name}_{key}", value)
+        return
+    value = torch.as_tensor(result).detach()
+    if value.dim() == 0:
+        yield name, value
+    else:
+        for index, element in enumerate(value.flatten()):
+            yield f"{name}_{index}", element

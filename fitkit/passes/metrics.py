@@ -1,0 +1,79 @@
+"""Loss and metrics of a pass."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, final
+
+from fitkit.loop.callback import Callback
+from fitkit.loop.events import Phase
+from fitkit.loop.state import State
+from fitkit.passes.metric_adapter import adapt_all, scalars
+
+__all__ = ["Metrics"]
+
+
+@final
+class Metrics(Callback):
+    """Average the loss and update metrics over a pass; read them once at its end.
+
+    All metrics are reset at PASS_BEGIN. A validation in the middle of a training pass leaves the
+    training values untouched. The loss of a pass is the mean over its samples, so a smaller last
+    batch counts for less.
+
+    Args:
+        metrics: Keras metrics and torchmetrics, a list or a dict by name. Keras ones get the
+            sample weights of the batch.
+
+    Reads:  state.loss, state.outputs, state.targets, state.sample_weight.
+    Writes: state.logs at PASS_END.
+    Logs:   loss (mean per sample) and each metric by its name, with the prefix of the pass; with
+        turns, <turn>_loss. Metrics that give several values log name_0, name_1 or name_key.
+    Syncs:  once per pass. Some metrics sync by themselves (MeanIoU of Keras 3.15).
+    Raises: TypeError for something that is no metric; ConfigError for a doubled or reserved name;
+        DeviceError for a Keras metric on another device.
+
+    Example:
+        ```python
+        import keras
+        from fitkit import Metrics
+
+        metrics = Metrics([keras.metrics.CategoricalAccuracy(name="accuracy")])
+        ```
+    """
+
+    phases = frozenset({Phase.TRAIN, Phase.VAL})
+
+    def __init__(self, metrics: Iterable[Any] | Mapping[str, Any] = ()) -> None:
+        self._metrics = adapt_all(metrics)
+        self._outer: list[list[Any]] = []
+
+    def on_open(self, state: State) -> None:
+        """Forget the open passes of a run that failed."""
+        self._outer.clear()
+
+    def on_pass_begin(self, state: State) -> None:
+        """Put the values of an outer pass aside and start from nothing."""
+        self._outer.append([metric.snapshot() for metric in self._metrics])
+        for metric in self._metrics:
+            metric.check_device(state.device)
+            metric.reset()
+
+    def on_update_metrics(self, state: State) -> None:
+        """Add the batch."""
+        if hasattr(state, "loss"):
+            state.log(f"{state.turn}_loss" if state.turn else "loss", state.loss)
+        for metric in self._metrics:
+            metric.update(state.targets, state.outputs, state.sample_weight)
+
+    def on_pass_end(self, state: State) -> None:
+        """Read everything at once, then bring back the values of the outer pass."""
+        outer = self._outer.pop()
+        buffer = state.log_buffer
+        if hasattr(state, "batch_index"):
+            for metric in self._metrics:
+                for name, value in scalars(metric.name, metric.result()):
+                    buffer.add(name, value, reduce="last")
+            values = buffer.read()
+            state.logs.update({state.prefix + name: value for name, value in values.items()})
+        if self._outer:
+            for metric, snapshot in zip(self._metrics, outer, strict=True):
+                metric.restore(snapshot)

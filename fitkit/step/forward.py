@@ -1,0 +1,75 @@
+"""FORWARD."""
+
+from collections.abc import Mapping
+from typing import Any, final
+
+from fitkit.data import describe
+from fitkit.data.structure import leaves
+from fitkit.errors import DataError
+from fitkit.interop import is_keras
+from fitkit.loop.callback import Callback
+from fitkit.loop.events import Phase
+from fitkit.loop.state import State
+
+__all__ = ["Forward"]
+
+
+@final
+class Forward(Callback):
+    """Fill FORWARD: call the model on the inputs of the batch.
+
+    A Keras model is called with `training=`, because `model.train()` changes nothing for Keras
+    layers, and gets nested inputs as they are. A torch module gets a dict of inputs as keyword
+    arguments and a tuple or list of them as positional ones.
+
+    Reads:  state.inputs, nested tensors of shape (batch, ...) on the loop's device; state.phase.
+    Writes: state.outputs, whatever the model gives.
+    Logs:   nothing.
+    Syncs:  never by itself; some Keras layers do (seeded Dropout, masked RNNs).
+    Raises: DataError if the model fails on inputs of another dtype than its weights.
+
+    Example:
+        ```python
+        import torch
+        from fitkit import FitLoop, Forward, TensorLoader
+
+        loop = FitLoop(torch.nn.Linear(4, 2), callbacks=[Forward()])
+        assert loop.predict(TensorLoader(torch.randn(10, 4))).shape == (10, 2)
+        ```
+    """
+
+    def __init__(self) -> None:
+        self._is_keras = False
+
+    def on_pass_begin(self, state: State) -> None:
+        """Ask once per pass how the model is called."""
+        self._is_keras = is_keras(state.model, "Layer")
+
+    def on_forward(self, state: State) -> None:
+        """Call the model."""
+        try:
+            state.outputs = self._call(state.model, state.inputs, state.phase is Phase.TRAIN)
+        except RuntimeError as error:
+            _explain_dtype(state.model, state.inputs, error)
+            error.add_note(f"the model was given {describe(state.inputs)}")
+            raise
+
+    def _call(self, model: Any, inputs: Any, training: bool) -> Any:
+        if self._is_keras:
+            return model(inputs, training=training)
+        if isinstance(inputs, Mapping):
+            return model(**inputs)
+        if isinstance(inputs, list | tuple):
+            return model(*inputs)
+        return model(inputs)
+
+
+def _explain_dtype(model: Any, inputs: Any, error: RuntimeError) -> None:
+    """Raise a DataError if the inputs have another dtype than the weights."""
+    weights = next(model.parameters(), None)
+    for path, leaf in leaves(inputs, "inputs"):
+        if weights is not None and leaf.dtype != weights.dtype and "dtype" in str(error):
+            raise DataError(
+                f"{path} is {leaf.dtype}, the weights of the model are {weights.dtype}\n"
+                f"Convert the data, for example x.to({weights.dtype}), in the dataset or unpack=."
+            ) from error

@@ -1,0 +1,77 @@
+"""APPLY, with a Keras optimizer."""
+
+from typing import Any, final
+
+from fitkit.errors import ConfigError
+from fitkit.interop import KerasOptimizer, is_keras, keras, optimizer_knows
+from fitkit.loop.callback import TRAIN_ONLY, Callback
+from fitkit.loop.state import State
+from fitkit.step.weights import Weights
+
+__all__ = ["KerasApply"]
+
+
+@final
+class KerasApply(Callback):
+    """Fill APPLY: one update by a Keras optimizer, of a Keras model or of a torch module.
+
+    Args:
+        optimizer: A `keras.optimizers.Optimizer` or its name.
+
+    Reads:  the gradients, each shaped like its weight.
+    Writes: the weights that are trainable now.
+    Logs:   lr, the learning rate after the pass.
+    Syncs:  once per pass, to read the learning rate; per step never by itself (Keras's dynamic loss
+        scaling, its own gradient accumulation and Nadam do).
+    Raises: TypeError if it is no Keras optimizer; ConfigError if it was built for other variables.
+
+    Example:
+        ```python
+        import keras
+        from fitkit import KerasApply
+
+        apply = KerasApply(keras.optimizers.Adam(1e-3))
+        ```
+    """
+
+    phases = TRAIN_ONLY
+
+    def __init__(self, optimizer: Any) -> None:
+        if isinstance(optimizer, str):
+            optimizer = keras().optimizers.get(optimizer)
+        if not is_keras(optimizer, "optimizers.Optimizer"):
+            kind = f"the class {optimizer.__name__}" if isinstance(optimizer, type) else optimizer
+            raise TypeError(
+                f"KerasApply got {kind}, expected a keras.optimizers.Optimizer instance\n"
+                "Pass an instance, keras.optimizers.Adam(); TorchStep is for torch optimizers."
+            )
+        self.optimizer: KerasOptimizer = optimizer
+        self._weights = Weights()
+
+    def on_pass_begin(self, state: State) -> None:
+        """List the weights."""
+        self._weights.track(state.model)
+        self._check_known(self._weights)
+
+    def on_apply(self, state: State) -> None:
+        """Update the weights."""
+        self._weights.refresh()
+        gradients = [tensor.grad for tensor in self._weights.tensors]
+        self.optimizer.apply(gradients, self._weights.variables)
+
+    def on_pass_end(self, state: State) -> None:
+        """Log the learning rate."""
+        rate: Any = self.optimizer.learning_rate
+        state.logs["lr"] = float(rate)  # sync: once per pass
+
+    def _check_known(self, weights: Weights) -> None:
+        if not self.optimizer.built:
+            return
+        known = optimizer_knows(self.optimizer)
+        unknown = [v.path for v in weights.variables if id(v) not in known]
+        if unknown:
+            raise ConfigError(
+                f"the optimizer was built for other variables: {len(unknown)} of "
+                f"{len(weights.variables)} are unknown to it, first '{unknown[0]}'\n"
+                "Make a new optimizer; one belongs to one model, and to what was trainable then."
+            )

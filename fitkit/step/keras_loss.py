@@ -1,0 +1,95 @@
+"""LOSS, with a Keras loss."""
+
+import difflib
+from typing import Any, final
+
+from fitkit.errors import ConfigError
+from fitkit.interop import is_keras, keras
+from fitkit.loop.callback import Callback
+from fitkit.loop.events import Phase
+from fitkit.loop.state import State
+from fitkit.step.loss_checks import check_loss, check_targets, require_targets
+
+__all__ = ["KerasLoss"]
+
+
+@final
+class KerasLoss(Callback):
+    """Fill LOSS with a Keras loss, in Keras's argument order: (targets, outputs).
+
+    Args:
+        loss: A `keras.losses.Loss`, its name ("mse", "CategoricalCrossentropy"), or a function
+            `f(y_true, y_pred)` that gives one value per sample.
+
+    Reads:  state.outputs, state.targets, state.sample_weight of shape (batch,) or None.
+    Writes: state.loss, shape ().
+    Logs:   nothing; Metrics logs the loss.
+    Syncs:  once, on the first batch with class indices, to check their range.
+    Raises: TypeError for a class instead of an instance; ConfigError for an unknown name or another
+        Keras backend; DataError for targets that do not fit or a loss that is no scalar.
+
+    Example:
+        ```python
+        import keras
+        from fitkit import KerasLoss
+
+        loss = KerasLoss(keras.losses.CategoricalCrossentropy(from_logits=True))
+        ```
+    """
+
+    phases = frozenset({Phase.TRAIN, Phase.VAL})
+
+    def __init__(self, loss: Any) -> None:
+        self._loss = as_keras_loss(loss)
+        self._checked = False
+
+    def on_pass_begin(self, state: State) -> None:
+        """Check the first batch of every pass."""
+        self._checked = False
+
+    def on_loss(self, state: State) -> None:
+        """Compute the loss."""
+        if not self._checked:
+            require_targets(state)
+            check_targets(self._loss, state)
+            self._checked = True
+        loss = self._loss(state.targets, state.outputs, sample_weight=state.sample_weight)
+        state.loss = check_loss(loss, state)
+
+
+def as_keras_loss(loss: Any) -> Any:
+    """Return a `keras.losses.Loss` for an instance, a name or a function.
+
+    Raises:
+        TypeError: If it is a class or no loss at all.
+        ConfigError: If Keras knows no loss of that name.
+    """
+    losses = keras().losses
+    if is_keras(loss, "losses.Loss"):
+        return loss
+    if isinstance(loss, type) or not (callable(loss) or isinstance(loss, str)):
+        name = loss.__name__ if isinstance(loss, type) else repr(loss)
+        raise TypeError(
+            f"KerasLoss got {name}, expected a keras.losses.Loss, its name, or a function\n"
+            "Pass an instance: keras.losses.MeanSquaredError()."
+        )
+    function = _by_name(losses, loss) if isinstance(loss, str) else loss
+    if is_keras(function, "losses.Loss"):
+        return function
+
+    class FunctionLoss(losses.Loss):
+        def call(self, y_true: Any, y_pred: Any) -> Any:
+            return function(y_true, y_pred)
+
+    return FunctionLoss(name=getattr(function, "__name__", None))
+
+
+def _by_name(losses: Any, name: str) -> Any:
+    try:
+        return losses.get(name)
+    except ValueError:
+        close = difflib.get_close_matches(name, dir(losses), n=1, cutoff=0.0)[0]
+        raise ConfigError(
+            f"Keras knows no loss named '{name}'; the nearest name is '{close}'\n"
+            "Use a name from keras.losses, or pass the loss itself."
+        ) from None

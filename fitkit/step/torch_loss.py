@@ -1,0 +1,81 @@
+"""LOSS, with a torch loss function."""
+
+from collections.abc import Callable
+from typing import Any, final
+
+from torch import Tensor, nn
+
+from fitkit.errors import ConfigError
+from fitkit.loop.callback import Callback
+from fitkit.loop.events import Phase
+from fitkit.loop.state import State
+from fitkit.step.loss_checks import check_loss, check_targets, require_targets
+
+__all__ = ["TorchLoss"]
+
+
+@final
+class TorchLoss(Callback):
+    """Fill LOSS with a function in torch's argument order: (outputs, targets).
+
+    With sample weights, the function must give one value per sample (`reduction="none"`); the loss
+    is then sum(weight * value) / batch size, as in Keras.
+
+    Args:
+        loss: A loss module such as `torch.nn.CrossEntropyLoss()`, or a function.
+
+    Reads:  state.outputs, state.targets, state.sample_weight of shape (batch,) or None.
+    Writes: state.loss, shape ().
+    Logs:   nothing; Metrics logs the loss.
+    Syncs:  once, on the first batch with class indices, to check their range.
+    Raises: TypeError for a class instead of an instance; DataError for targets that do not fit or a
+        loss that is no scalar; ConfigError for sample weights with a reduced loss.
+
+    Example:
+        ```python
+        import torch
+        from fitkit import TorchLoss
+
+        loss = TorchLoss(torch.nn.CrossEntropyLoss())
+        ```
+    """
+
+    phases = frozenset({Phase.TRAIN, Phase.VAL})
+
+    def __init__(self, loss: Callable[..., Any]) -> None:
+        given: Any = loss
+        if isinstance(given, type) or not callable(given):
+            name = given.__name__ if isinstance(given, type) else repr(given)
+            raise TypeError(
+                f"TorchLoss got {name}, expected a loss module or a function\n"
+                "Pass an instance: torch.nn.CrossEntropyLoss()."
+            )
+        self._loss = loss
+        self._checked = False
+
+    def on_pass_begin(self, state: State) -> None:
+        """Check the first batch of every pass."""
+        self._checked = False
+
+    def on_loss(self, state: State) -> None:
+        """Compute the loss."""
+        if not self._checked:
+            require_targets(state)
+            check_targets(self._loss, state)
+            self._checked = True
+        loss = self._loss(state.outputs, state.targets)
+        if state.sample_weight is not None:
+            loss = _weighted(loss, state.sample_weight)
+        elif isinstance(self._loss, nn.Module) and getattr(self._loss, "reduction", "") == "none":
+            loss = loss.mean()
+        state.loss = check_loss(loss, state)
+
+
+def _weighted(loss: Tensor, weight: Tensor) -> Tensor:
+    if loss.dim() == 0:
+        raise ConfigError(
+            "the batch has sample weights, but the loss is already reduced to one number\n"
+            'Give a loss per sample: for example torch.nn.CrossEntropyLoss(reduction="none").'
+        )
+    per_sample = loss.flatten(1).mean(1) if loss.dim() > 1 else loss
+    return (per_sample * weight).mean()

@@ -1,0 +1,78 @@
+"""APPLY, with a torch optimizer."""
+
+import warnings
+from typing import Any, final
+
+from torch.optim import Optimizer
+
+from fitkit.errors import ConfigError
+from fitkit.interop import trainable_parameters
+from fitkit.loop.callback import TRAIN_ONLY, Callback
+from fitkit.loop.state import State
+
+__all__ = ["TorchStep"]
+
+
+@final
+class TorchStep(Callback):
+    """Fill APPLY: one step of a torch optimizer, over a torch module or a Keras model.
+
+    Args:
+        optimizer: A `torch.optim.Optimizer` made from the parameters of the loop's model.
+
+    Reads:  the gradients, each shaped like its weight.
+    Writes: the weights the optimizer holds.
+    Logs:   lr, the learning rate of the first parameter group after the pass.
+    Syncs:  never by itself. torch's default Adam family reads its step counter, a CPU tensor.
+    Raises: TypeError if it is no torch optimizer; ConfigError if it holds parameters that are not
+        the model's. Warns if it leaves out trainable ones.
+
+    Example:
+        ```python
+        import torch
+        from fitkit import TorchStep
+
+        model = torch.nn.Linear(4, 1)
+        step = TorchStep(torch.optim.SGD(model.parameters(), lr=0.1))
+        ```
+    """
+
+    phases = TRAIN_ONLY
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        given: Any = optimizer
+        if not isinstance(given, Optimizer):
+            kind = f"the class {given.__name__}" if isinstance(given, type) else repr(given)
+            raise TypeError(
+                f"TorchStep got {kind}, expected a torch.optim.Optimizer instance\n"
+                "Pass an instance: torch.optim.Adam(model.parameters())."
+            )
+        self.optimizer = optimizer
+
+    def on_fit_begin(self, state: State) -> None:
+        """Check that the optimizer and the model hold the same tensors."""
+        held = [p for group in self.optimizer.param_groups for p in group["params"]]
+        everything = {id(parameter) for parameter in state.model.parameters()}
+        orphans = [p for p in held if id(p) not in everything]
+        if orphans:
+            raise ConfigError(
+                f"the optimizer holds {len(orphans)} parameters that are not the model's, first of "
+                f"shape {tuple(orphans[0].shape)}\n"
+                "Make the optimizer from model.parameters() after building or moving the model."
+            )
+        known = {id(parameter) for parameter in held}
+        missing = [n for n, p in trainable_parameters(state.model) if id(p) not in known]
+        if missing:
+            warnings.warn(
+                f"the optimizer leaves out {len(missing)} trainable parameters of the model, first "
+                f"'{missing[0]}'\nAdd them to it, or freeze them.",
+                stacklevel=2,
+            )
+
+    def on_apply(self, state: State) -> None:
+        """Update the weights."""
+        self.optimizer.step()
+
+    def on_pass_end(self, state: State) -> None:
+        """Log the learning rate."""
+        state.logs["lr"] = float(self.optimizer.param_groups[0]["lr"])  # sync: once per pass
