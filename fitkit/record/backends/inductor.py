@@ -1,0 +1,56 @@
+"""Backend inductor: the step as compiled kernels. Equal to eager within rounding.
+
+The graph goes to torch's compiler below dynamo and autograd: no guards, no wrappers, a call costs
+what its kernels cost. Random numbers come from eager's generators in eager's order.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fitkit.record.backends import Runner
+from fitkit.record.passes import functionalize, realize_scalars
+from fitkit.record.step_graph import StepGraph
+
+# Asserts recheck at every step what the program's key has settled. fallback_random keeps
+# dropout masks equal to eager, which the audit compares with.
+OPTIONS: dict[str, Any] = {
+    "size_asserts": False,
+    "scalar_asserts": False,
+    "alignment_asserts": False,
+    "fallback_random": True,
+}
+
+
+def inductor(
+    step: StepGraph, inputs: Sequence[Tensor], *, options: dict[str, Any] | None = None
+) -> Runner:
+    """Compile the graph; takes seconds.
+
+    Args:
+        step: The step; not changed.
+        inputs: Example inputs with the shapes to compile for.
+        options: Changes to the compiler's configuration (``torch._inductor.config``).
+
+    Returns:
+        A function of the step's inputs.
+    """
+    from torch._inductor import config  # heavy: only where something is compiled
+    from torch._inductor.compile_fx import compile_fx_inner
+    from torch._inductor.decomposition import select_decomp_table
+
+    step = step.copy()
+    patched: Any = config.patch({**OPTIONS, **(options or {})})  # pyright: ignore
+    with torch.no_grad(), patched:
+        functionalize(step, inputs, decompositions=select_decomp_table())
+        realize_scalars(step)
+        tensors = step.tensors(inputs)
+        compiled: Any = compile_fx_inner(step.module, tensors, is_inference=True)
+    state = step.state
+
+    def run(inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        return compiled([*inputs, *state])
+
+    return run

@@ -1,0 +1,52 @@
+"""Analysis: which values of a graph are written in place."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import fx
+from torch.utils import _pytree as pytree
+
+
+def written(graph: fx.Graph) -> set[fx.Node]:
+    """Return every node whose memory some operation writes, found through its views too.
+
+    A view is followed back to the node that owns the memory; the owner is returned, not the view.
+    """
+    owner: dict[fx.Node, fx.Node] = {}
+    result: set[fx.Node] = set()
+    for node in graph.nodes:
+        aliased = list(_aliased(node))
+        owner[node] = owner[aliased[0][0]] if aliased else node
+        result.update(owner[arg] for arg, writes in aliased if writes)
+    return result
+
+
+def owners(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
+    """Return, per node, the node that owns its memory: itself unless it is a view."""
+    owner: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        aliased = list(_aliased(node))
+        owner[node] = owner[aliased[0][0]] if aliased else node
+    return owner
+
+
+def written_placeholders(graph: fx.Graph) -> list[fx.Node]:
+    """Return the placeholders whose tensor a run of the graph changes, in order."""
+    changed = written(graph)
+    return [n for n in graph.nodes if n.op == "placeholder" and n in changed]
+
+
+def _aliased(node: fx.Node) -> Iterator[tuple[fx.Node, bool]]:
+    """Yield (argument, is written) for each argument whose memory the operation shares."""
+    schema: Any = getattr(node.target, "_schema", None)
+    if schema is None:
+        # getitem on a list of results: each result is its own memory or its argument's.
+        yield from ((arg, False) for arg in node.all_input_nodes[:1] if node.op == "call_function")
+        return
+    for i, parameter in enumerate(schema.arguments):
+        if parameter.alias_info is None:
+            continue
+        value = node.args[i] if i < len(node.args) else node.kwargs.get(parameter.name)
+        for leaf in pytree.tree_leaves(value):
+            if isinstance(leaf, fx.Node):
+                yield leaf, bool(parameter.alias_info.is_write)

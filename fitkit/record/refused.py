@@ -1,0 +1,89 @@
+"""The one exception of the recorder: this step cannot be replayed right, so it runs eagerly."""
+
+import linecache
+import sys
+from types import FrameType
+from typing import final
+
+# Frames of these packages are never "the user's line": they run on the user's behalf.
+_LIBRARIES = frozenset({"torch", "keras", "fitkit", "numpy", "torchmetrics"})
+_RECORDER = "fitkit.record"
+
+
+@final
+class Refused(Exception):
+    """A verdict, raised while tracing when a replay could differ from the step as it is written.
+
+    Args:
+        reason: What in the step cannot be replayed, one line.
+        where: The line that did it, as ``file:line in function: source``; empty when unknown.
+    """
+
+    def __init__(self, reason: str, where: str = "") -> None:
+        super().__init__(f"{reason} ({where})" if where else reason)
+        self.reason = reason
+        self.where = where
+
+
+def culprit(frames: list[FrameType]) -> str:
+    """Name the line to blame among the frames of a traced step, given innermost first.
+
+    The innermost frame of the user's own code wins. A step made of library code alone is blamed
+    on the innermost frame outside torch and the recorder, for example a Keras optimizer's file.
+
+    Returns:
+        ``file:line in function: source``, or an empty string if there is no such frame.
+    """
+    own = [f for f in frames if _package(f) not in _LIBRARIES and not _generated(f)]
+    library = [f for f in frames if _package(f) != "torch" and not _of_recorder(f)]
+    chosen = next(iter([*own, *library]), None)
+    return "" if chosen is None else _describe(chosen)
+
+
+def running_frames() -> list[FrameType]:
+    """Return the frames of the traced step, innermost first, up to the tracer's own."""
+    frames: list[FrameType] = []
+    frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    while frame is not None and not _is_tracer(frame):
+        frames.append(frame)
+        frame = frame.f_back
+    return frames
+
+
+def raised_frames(error: BaseException) -> list[FrameType]:
+    """Return the frames of the traced step that an exception went through, innermost first."""
+    frames: list[FrameType] = []
+    step = error.__traceback__
+    while step is not None:
+        if _is_tracer(step.tb_frame):
+            frames.clear()
+        else:
+            frames.append(step.tb_frame)
+        step = step.tb_next
+    return frames[::-1]
+
+
+def _is_tracer(frame: FrameType) -> bool:
+    return _module(frame) == f"{_RECORDER}.trace"
+
+
+def _of_recorder(frame: FrameType) -> bool:
+    return _module(frame).startswith(_RECORDER)
+
+
+def _generated(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith("<")
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
+
+
+def _package(frame: FrameType) -> str:
+    return _module(frame).partition(".")[0]
+
+
+def _describe(frame: FrameType) -> str:
+    file, line = frame.f_code.co_filename, frame.f_lineno
+    source = linecache.getline(file, line).strip()
+    return f"{file}:{line} in {frame.f_code.co_name}: {source}"
