@@ -29,6 +29,7 @@ class Feed:
 
     Attributes:
         wait_s: seconds spent waiting for batches so far.
+        num_fetched: batches given so far.
 
     Raises:
         DataError: while iterating: the loader is empty or used up, or a batch does not hold

@@ -80,8 +80,9 @@ class TensorLoader:
 
     def gathers(self) -> Iterator[Gather]:
         """Yield the same batches as iteration does, each gathered when it is read."""
-        indices = torch.split(self._order().to(self._device), self.batch_size)
-        return (Gather(self._arrays, index) for index in indices[: len(self)])
+        order = self._order().to(self._device)
+        starts = range(0, len(self) * self.batch_size, self.batch_size)
+        return (Gather(self._arrays, order[at : at + self.batch_size]) for at in starts)
 
     @property
     def device(self) -> torch.device:

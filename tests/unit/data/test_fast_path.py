@@ -186,7 +186,10 @@ class MyTensor(torch.Tensor):
         lambda: MyLoader(ROWS, batch_size=4),
         lambda: DataLoader(MyRows(X, Y), batch_size=4),
         lambda: DataLoader(ROWS, batch_size=None),
+        lambda: DataLoader(ROWS, batch_size=None, collate_fn=default_collate),
+        lambda: DataLoader(ROWS, batch_size=4, timeout=1),  # refused by torch when it is read
         lambda: DataLoader(ROWS, batch_size=4, num_workers=1),
+        lambda: DataLoader(TensorDataset(X, Y.to("meta")), batch_size=4),
         lambda: DataLoader(ROWS, batch_size=4, collate_fn=lambda rows: default_collate(rows)),
         lambda: DataLoader(TensorDataset(X.as_subclass(MyTensor)), batch_size=4),
         lambda: DataLoader(TensorDataset(X.to_sparse()), batch_size=4),

@@ -1,3 +1,4 @@
+import itertools
 import time
 
 import numpy as np
@@ -42,6 +43,29 @@ def test_nothing_is_read_until_the_first_batch_is_asked_for():
     assert loader.begun == 0
     next(batches)
     assert loader.fetched == 1
+
+
+def test_an_iterator_that_counts_what_is_left_is_begun_once(monkeypatch):
+    class Left:
+        def __init__(self):
+            self.left = [X]
+
+        def __len__(self):
+            return len(self.left)  # 0, and so false, after the only batch
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            if not self.left:
+                raise StopIteration
+            return self.left.pop()
+
+    passing = Feed([X], "cpu")
+    opened = []
+    monkeypatch.setattr(passing, "_open", lambda: opened.append(1) or Left())
+    assert len(list(itertools.islice(passing, 3))) == 1
+    assert opened == [1]
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,23 @@ def test_an_error_comes_after_the_batches_before_it():
         next(prefetch)
 
 
+def test_a_source_is_not_asked_again_after_its_end():
+    class Reviving:
+        def __init__(self):
+            self.asked = 0
+
+        def __next__(self):
+            self.asked += 1
+            if self.asked == 2:
+                raise StopIteration
+            return self.asked
+
+    source = Reviving()
+    prefetch = Prefetch(source, Diary())
+    assert [next(prefetch), next(prefetch, None), next(prefetch, None)] == [1, None, None]
+    assert source.asked == 2
+
+
 def test_an_interrupt_is_not_kept_back():
     diary = Diary()
     prefetch = Prefetch(diary.source(1, KeyboardInterrupt()), diary)

@@ -51,6 +51,14 @@ class Endless(Squares):
         return None
 
 
+class Uncounted(Squares):
+    __len__ = None
+
+    @property
+    def num_batches(self):
+        raise NotImplementedError
+
+
 class LikeTensorFlow:
     """What fitkit asks of a tf.data.Dataset, with read-only arrays as TensorFlow gives them."""
 
@@ -76,6 +84,7 @@ class LikeTensorFlow:
         (DataLoader(SizedStream(), batch_size=4), 3),
         (Squares(), 3),
         (Endless(), None),
+        (Uncounted(), None),
         (LikeTensorFlow(), None),
         ((batch for batch in []), None),
         (iter([]), None),
