@@ -88,8 +88,6 @@ class Prefetch(Generic[Ticket]):
         return self._copier.finish(ticket)
 
     def _start(self) -> Ticket | None:
-        if self._end is not None:
-            return None
         try:
             return self._copier.start(next(self._source))
         except Exception as end:  # StopIteration too: kept until the batch before it is used
