@@ -77,6 +77,12 @@ class Gradients:
                 buffer.zero_() if parameter.grad is None else buffer.copy_(parameter.grad)
 
     def leave(self) -> None:
-        """After a replay: show the gradients where eager code looks for them."""
+        """After a replay: show the gradients where eager code looks for them, or clear old ones."""
+        if self._buffers is None:
+            # An eager step in between left its gradients; one look per replay tells.
+            if self._parameters and self._parameters[0].grad is not None:
+                for parameter in self._parameters:
+                    parameter.grad = None
+            return
         for parameter, present in zip(self._parameters, self._after, strict=True):
-            parameter.grad = self._buffers.of(parameter) if self._buffers and present else None
+            parameter.grad = self._buffers.of(parameter) if present else None

@@ -75,8 +75,9 @@ class ReadGuard(TorchFunctionMode):
 class OpGuard(TorchDispatchMode):
     """Refuse operations whose result a replay could not repeat, as they reach the dispatcher.
 
-    Refused: operations that hand a device value to the host, draws from a generator of the
-    user's own (its state is Python's), and copies from a device to the host.
+    Refused: operations that hand a device value to the host, results whose shape depends on
+    values, draws from a generator of the user's own (its state is Python's), and copies from a
+    device to the host.
     """
 
     def __torch_dispatch__(
@@ -93,6 +94,8 @@ class OpGuard(TorchDispatchMode):
         if any(isinstance(value, torch.Generator) for value in (*args, *kwargs.values())):
             raise refuse(f"the step draws from a torch.Generator of its own ({func})")
         result = func(*args, **kwargs)
+        if _has_unknown_shape(result):
+            raise refuse(f"the shape of a result depends on the values of a tensor ({func})")
         if _leaves_device(args, result):
             raise refuse(f"the step copies a tensor from the device to the host ({func})")
         return result
@@ -102,3 +105,9 @@ def _leaves_device(args: tuple[Any, ...], result: Any) -> bool:
     if not isinstance(result, Tensor) or result.device.type != "cpu":
         return False
     return any(isinstance(a, Tensor) and a.device.type != "cpu" for a in pytree.tree_leaves(args))
+
+
+def _has_unknown_shape(result: Any) -> bool:
+    """Tell whether a result has a size that is only known when the operation runs."""
+    leaves = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
+    return any(type(size) is not int for leaf in leaves for size in leaf.shape)

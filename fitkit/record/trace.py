@@ -128,5 +128,5 @@ def _generator_states() -> tuple[object, object, object]:
     own: Any = torch.get_rng_state()
     state: Any = np.random.get_state()
     algorithm, words, *rest = state
-    own = own.tolist()  # sync: none, host memory; twice per trace
-    return own, random.getstate(), (algorithm, words.tolist(), rest)
+    own, words = own.tolist(), words.tolist()  # sync: none, host memory; twice per trace
+    return own, random.getstate(), (algorithm, words, rest)

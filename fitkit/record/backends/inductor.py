@@ -47,7 +47,11 @@ def inductor(
         functionalize(step, inputs, decompositions=select_decomp_table())
         realize_scalars(step)
         tensors = step.tensors(inputs)
-        compiled: Any = compile_fx_inner(step.module, tensors, is_inference=True)
+        wrapper = bool((options or {}).get("cpp_wrapper"))
+        compiled: Any = compile_fx_inner(
+            step.module, tensors, is_inference=True, cpp_wrapper=wrapper
+        )
+        compiled = getattr(compiled, "current_callable", None) or compiled
     state = step.state
 
     def run(inputs: Sequence[Tensor]) -> Sequence[Tensor]:

@@ -1,0 +1,280 @@
+"""Fence: the Python state a step depends on, or changes.
+
+A trace holds what attributes were when it was made. So the attributes of everything the step
+region can reach are part of a program's key (`layer.rate = 0.5` gives a new program), and a region
+that changes one of them while it is traced is refused (a counter, a rebound tensor).
+"""
+
+from collections.abc import Callable, Iterable
+from operator import is_, itemgetter
+from types import FunctionType, MethodType
+from typing import Any, cast, final
+
+from torch import Tensor, nn
+
+from fitkit.interop import modules_of
+from fitkit.record.refused import Refused
+
+__all__ = ["PythonState"]
+
+_SCALARS = (int, float, bool, str, type(None), complex, bytes)
+_LIBRARIES = frozenset({"torch", "keras", "numpy", "torchmetrics", "builtins", "collections"})
+# Written in every eager update of a metric, and read by nobody in the region.
+_BOOKKEEPING = frozenset({"_computed", "_update_count", "_update_called", "_forward_cache"})
+_VARIABLES = ("keras.src.backend.common", "keras.src.backend.torch.core", "torch.nn.modules.cont")
+_MAX_DEPTH = 4
+_MAX_CONTAINER = 64
+
+Values = tuple[object, ...]
+
+
+@final
+class PythonState:
+    """The attributes of objects and functions, watched by identity and compared by value.
+
+    Args:
+        model: All its modules are watched.
+        roots: Callbacks of the step region; what they hold is watched as well.
+        functions: Functions called in the region; their closures and globals are watched.
+    """
+
+    def __init__(
+        self, model: nn.Module, roots: Iterable[object], functions: Iterable[Callable[..., Any]]
+    ) -> None:
+        self._holders: list[_Holder] = []
+        self._ids: set[int] = set()
+        for module in modules_of(model):
+            self._add_object(module, depth=_MAX_DEPTH - 1)
+            self._add_function(type(module).forward)
+        for root in roots:
+            self._add_object(root, depth=0)
+        for function in functions:
+            self._add_function(function)
+        self._versions: dict[Values, int] = {}
+        self._seen = [holder.read() for holder in self._holders]
+        self._fingerprints: list[Values] = [_fingerprint(values) for values in self._seen]
+        self._version = 0
+        self._versions[tuple(self._fingerprints)] = 0
+
+    def version(self) -> int:
+        """Return a number that is the same whenever all watched attributes are."""
+        changed = False
+        for index, holder in enumerate(self._holders):
+            now, before = holder.read(), self._seen[index]
+            if len(now) != len(before) or not all(map(is_, now, before)):
+                self._seen[index] = now
+                self._fingerprints[index] = _fingerprint(now)
+                changed = True
+        if changed:
+            key = tuple(self._fingerprints)
+            self._version = self._versions.setdefault(key, len(self._versions))
+        return self._version
+
+    def snapshot(self) -> list[Values]:
+        """Return everything watched as it is now."""
+        return [holder.read() for holder in self._holders]
+
+    def restore(self, snapshot: list[Values]) -> str | None:
+        """Undo what changed since `snapshot`; return the name of the first attribute, if any."""
+        first: str | None = None
+        for holder, before in zip(self._holders, snapshot, strict=True):
+            changed = holder.changed(before)
+            if changed is not None:
+                first = first or f"{holder.owner}.{changed}"
+                holder.write(before)
+        return first
+
+    def _add_object(self, thing: Any, depth: int) -> None:
+        if id(thing) in self._ids or depth > _MAX_DEPTH or not _is_watched(thing):
+            return
+        self._ids.add(id(thing))
+        package = _package(type(thing))
+        if package != "fitkit":  # fitkit's own callbacks keep nothing the region depends on
+            self._holders.append(_AttributeHolder(thing, package in _LIBRARIES))
+        for name, value in list(vars(thing).items()):
+            # What libraries keep in private and in containers is bookkeeping and variables.
+            if package not in _LIBRARIES or not (name[0] == "_" or isinstance(value, dict | list)):
+                self._add_value(value, type(thing).__name__, depth + 1)
+
+    def _add_value(self, value: Any, owner: str, depth: int) -> None:
+        if isinstance(value, dict | list):
+            self._add_container(cast("dict[Any, Any] | list[Any]", value), owner, depth)
+        elif isinstance(value, tuple):
+            for item in cast("tuple[Any, ...]", value)[:_MAX_CONTAINER]:
+                self._add_value(item, owner, depth)
+        elif isinstance(value, FunctionType | MethodType):
+            self._add_function(value)
+        elif not isinstance(value, nn.Module):
+            self._add_object(value, depth)
+
+    def _add_container(self, value: "dict[Any, Any] | list[Any]", owner: str, depth: int) -> None:
+        if id(value) in self._ids or depth > _MAX_DEPTH or len(value) > _MAX_CONTAINER:
+            return
+        self._ids.add(id(value))
+        self._holders.append(_ContainerHolder(value, owner))
+        for item in list(value.values()) if isinstance(value, dict) else value:
+            self._add_value(item, owner, depth + 1)
+
+    def _add_function(self, function: Callable[..., Any]) -> None:
+        function = getattr(function, "__func__", function)
+        if not isinstance(function, FunctionType) or id(function) in self._ids:
+            return
+        if _package(function) in _LIBRARIES | {"fitkit"}:
+            return
+        self._ids.add(id(function))
+        self._holders.append(_FunctionHolder(function))
+
+
+class _Holder:
+    """Some named values that live together."""
+
+    owner: str
+
+    def read(self) -> Values:
+        """Return the values now."""
+        raise NotImplementedError
+
+    def write(self, values: Values) -> None:
+        """Put values back."""
+        raise NotImplementedError
+
+    def changed(self, before: Values) -> str | None:
+        """Return the name of the first value that is another one than before."""
+        now = self.read()
+        if len(now) == len(before) and all(map(is_, now, before)):
+            return None
+        old, new = _fingerprint(before), _fingerprint(now)
+        pairs = zip(self.names(), old, new, strict=False)
+        first = next((name for name, was, is_now in pairs if was != is_now), None)
+        return first if first or len(now) == len(before) else "its items"
+
+    def names(self) -> list[str]:
+        """Return what the values are called."""
+        raise NotImplementedError
+
+
+@final
+class _AttributeHolder(_Holder):
+    """The attributes of an object; of a library's object only the public ones, and scalars."""
+
+    def __init__(self, thing: Any, of_library: bool) -> None:
+        self.owner = type(thing).__name__
+        self._dict: dict[str, object] = vars(thing)
+        self._open = not of_library
+        self._names = tuple(
+            name
+            for name, value in self._dict.items()
+            if not of_library or (name[0] != "_" and isinstance(value, (*_SCALARS, Callable)))
+        )
+        self._get = itemgetter(*self._names) if len(self._names) > 1 else self._get_few
+
+    def _get_few(self, held: dict[str, object]) -> Values:
+        return tuple(held[name] for name in self._names)
+
+    def names(self) -> list[str]:
+        return list(self._dict) if self._open else list(self._names)
+
+    def read(self) -> Values:
+        try:
+            return tuple(self._dict.values()) if self._open else self._get(self._dict)
+        except KeyError:  # an attribute was deleted
+            return ()
+
+    def write(self, values: Values) -> None:
+        names = self.names()
+        self._dict.update(zip(names, values, strict=False))
+        for name in names[len(values) :]:  # attributes the trace has added
+            del self._dict[name]
+
+
+@final
+class _ContainerHolder(_Holder):
+    def __init__(self, container: "dict[Any, Any] | list[Any]", owner: str) -> None:
+        self.owner = owner
+        self._container = container
+
+    def names(self) -> list[str]:
+        keys = self._container if isinstance(self._container, dict) else range(len(self._container))
+        return [f"[{key!r}]" for key in keys]
+
+    def read(self) -> Values:
+        held = self._container
+        return tuple(held.values()) if isinstance(held, dict) else tuple(held)
+
+    def write(self, values: Values) -> None:
+        if isinstance(self._container, list):
+            self._container[:] = values
+            return
+        for key, value in zip(list(self._container), values, strict=False):
+            self._container[key] = value
+        for key in list(self._container)[len(values) :]:
+            del self._container[key]
+
+
+@final
+class _FunctionHolder(_Holder):
+    """The variables a function uses from outside: cells of its closure, globals of its module."""
+
+    def __init__(self, function: FunctionType) -> None:
+        self.owner = function.__qualname__
+        self._cells = function.__closure__ or ()
+        self._globals = function.__globals__
+        self._cell_names = function.__code__.co_freevars
+        self._names = [
+            name
+            for name in function.__code__.co_names
+            if isinstance(self._globals.get(name), _SCALARS) and name in self._globals
+        ]
+
+    def names(self) -> list[str]:
+        return [*self._cell_names, *self._names]
+
+    def read(self) -> Values:
+        cells = (_content(cell) for cell in self._cells)
+        return (*cells, *(self._globals.get(name) for name in self._names))
+
+    def write(self, values: Values) -> None:
+        for cell, value in zip(self._cells, values, strict=False):
+            if value is not _EMPTY:
+                cell.cell_contents = value
+        for name, value in zip(self._names, values[len(self._cells) :], strict=False):
+            self._globals[name] = value
+
+
+_EMPTY = object()
+
+
+def _content(cell: Any) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return _EMPTY
+
+
+def _is_watched(thing: Any) -> bool:
+    if isinstance(thing, Tensor | type | FunctionType) or not hasattr(thing, "__dict__"):
+        return False
+    unwatched = ("fitkit.loop", "fitkit.record", "threading", "logging", *_VARIABLES)
+    return not type(thing).__module__.startswith(unwatched)
+
+
+def _package(thing: Any) -> str:
+    return str(thing.__module__).partition(".")[0]
+
+
+def _fingerprint(values: Values) -> Values:
+    """Return something hashable that is equal where the values are: scalars by value, else by id."""
+    return tuple(
+        (type(value), value) if isinstance(value, _SCALARS) else id(value) for value in values
+    )
+
+
+def refuse_changes(state: PythonState, snapshot: list[Values]) -> None:
+    """Raise Refused if the traced step changed Python state; everything is put back first.
+
+    Raises:
+        Refused: Naming the attribute.
+    """
+    changed = state.restore(snapshot)
+    if changed is not None:
+        raise Refused(f"the step changes Python state: {changed}")
