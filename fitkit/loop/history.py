@@ -1,7 +1,7 @@
 """What was logged, one row per epoch."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, final
 
 from fitkit.loop.callback import Callback
 from fitkit.loop.state import State
@@ -9,12 +9,15 @@ from fitkit.loop.state import State
 __all__ = ["History"]
 
 
+@final
 class History(Callback):
     """Keep the host values of every epoch; always attached, returned by `fit`.
 
     Reads:  state.logs.
+    Writes: nothing.
     Logs:   nothing.
     Syncs:  never.
+    Raises: nothing.
 
     Attributes:
         rows: One dict per epoch, oldest first: "epoch" (0-based), "num_updates" (so far), and
