@@ -48,7 +48,9 @@ class Gradients:
     def set_aside(self) -> None:
         """Before the trace: let the step find its buffers, or no gradients at all."""
         for parameter, present in zip(self._parameters, self._before, strict=True):
-            parameter.grad = self._buffers.of(parameter) if self._buffers and present else None
+            # Made here in any case: a buffer made in the middle of a trace would be a fake one.
+            buffer = self._buffers.of(parameter) if self._buffers else None
+            parameter.grad = buffer if present else None
 
     def flush(self) -> None:
         """Last in the traced step: copy new gradients to the buffers."""

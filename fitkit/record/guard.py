@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fitkit.record.constants import Constants, is_number
+from fitkit.record.journal import Journal
 from fitkit.record.refused import Refused, culprit, running_frames
 
 _CONVERSIONS = ("bool", "int", "float", "complex", "index", "array", "format", "repr", "contains")
@@ -78,7 +79,14 @@ class OpGuard(TorchDispatchMode):
     Refused: operations that hand a device value to the host, results whose shape depends on
     values, draws from a generator of the user's own (its state is Python's), and copies from a
     device to the host.
+
+    Args:
+        journal: Told of each write, so that it can be undone.
     """
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__()
+        self._journal = journal
 
     def __torch_dispatch__(
         self,
@@ -89,6 +97,8 @@ class OpGuard(TorchDispatchMode):
     ) -> Any:
         """Check one operation and pass it on."""
         kwargs = kwargs or {}
+        if func._schema.is_mutable:
+            self._journal.note(args)
         if torch.Tag.data_dependent_output in func.tags:
             raise refuse(f"the step reads the value of a tensor on the host ({func})")
         if any(isinstance(value, torch.Generator) for value in (*args, *kwargs.values())):

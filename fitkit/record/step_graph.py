@@ -64,8 +64,11 @@ class StepGraph:
 
     def add_state(self, tensor: Tensor, name: str) -> fx.Node:
         """Add a tensor to the state and return its new placeholder."""
-        with self.module.graph.inserting_after(self.placeholders[-1]):
-            node = self.module.graph.placeholder(name)
+        graph = self.module.graph
+        last = self.placeholders[-1:]
+        place = graph.inserting_after(last[0]) if last else graph.inserting_before()
+        with place:
+            node = graph.placeholder(name)
         self.state.append(tensor)
         return node
 

@@ -1,8 +1,9 @@
 """Trace one step: run it on fake tensors, keep the operations, leave the world as it was.
 
-The step runs once with every tensor replaced by its description, so nothing is computed and
-neither parameters nor random generators move. The operations that would have run become a graph;
-tensors the step reached from outside (parameters, optimizer slots, metric sums) become its state.
+The step runs once with every tensor replaced by its description, so neither parameters nor random
+generators move (a few writes that torch carries out all the same are undone). The operations that
+would have run become a graph; tensors the step reached from outside (parameters, optimizer slots,
+metric sums) become its state.
 """
 
 import random
@@ -20,6 +21,7 @@ from torch.utils import _pytree as pytree
 from fitkit.record.constants import Constants
 from fitkit.record.grads import Gradients
 from fitkit.record.guard import OpGuard, ReadGuard
+from fitkit.record.journal import Journal
 from fitkit.record.passes.lift import lift_attributes
 from fitkit.record.passes.writes import written_placeholders
 from fitkit.record.refused import Refused, culprit, raised_frames
@@ -71,7 +73,7 @@ def _run(
     specs: list[pytree.TreeSpec] = []
 
     def flat_step(*flat: Tensor) -> tuple[Any, ...]:
-        with OpGuard(), guard:
+        with OpGuard(journal), guard:
             outputs = region(flat)
             gradients.flush()
         leaves, spec = pytree.tree_flatten(outputs)
@@ -79,6 +81,7 @@ def _run(
         _refuse_host_values(leaves)
         return tuple(leaves)
 
+    journal = Journal()
     gradients.set_aside()
     try:
         with _generators_untouched():
@@ -93,6 +96,7 @@ def _run(
         raise Refused(reason, culprit(raised_frames(error))) from error
     finally:
         gradients.restore()
+        journal.undo()
     return module, specs[0]
 
 

@@ -22,9 +22,6 @@ def lift_attributes(
     """
     graph = module.graph
     step = StepGraph(module, num_inputs, [], set(), spec)
-    if not step.placeholders:
-        with graph.inserting_before(next(iter(graph.nodes))):
-            graph.placeholder("unused")
     lifted: dict[int, fx.Node] = {}
     for node in [n for n in graph.nodes if n.op == "get_attr"]:
         tensor: Tensor = getattr(module, str(node.target))

@@ -1,0 +1,41 @@
+"""A journal of the writes a trace carries out for real, to undo them.
+
+Fake tensors keep a trace from computing, with one exception: where an operation takes a number as
+well as a tensor (`add_`, `mul_`, `copy_`) and none of its tensors is fake yet, torch runs it. A
+step counter's ``count.add_(1)`` would move by tracing it.
+"""
+
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import (
+    _disable_current_modes,  # pyright: ignore[reportPrivateUsage]
+)
+
+
+@final
+class Journal:
+    """What real tensors held before a trace wrote into them."""
+
+    def __init__(self) -> None:
+        self._before: dict[Tensor, Tensor] = {}
+
+    def note(self, args: tuple[Any, ...]) -> None:
+        """Take down the tensors that an operation about to write gets, if it may run for real."""
+        tensors = [a for a in pytree.tree_leaves(args) if isinstance(a, Tensor)]
+        if any(isinstance(t, FakeTensor) for t in tensors):
+            return
+        with _disable_current_modes():
+            for tensor in tensors:
+                if tensor not in self._before:
+                    self._before[tensor] = tensor.detach().clone()
+
+    def undo(self) -> None:
+        """Put back what was taken down."""
+        with torch.no_grad():
+            for tensor, value in self._before.items():
+                tensor.copy_(value)
+        self._before.clear()
