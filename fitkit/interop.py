@@ -4,8 +4,10 @@ Keras ships no type stubs and takes seconds to import, so it is never imported o
 who has no Keras object: an object can only be Keras's if the module is already loaded.
 """
 
+import inspect
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Protocol, cast
 
 import torch
@@ -18,6 +20,7 @@ __all__ = [
     "KerasOptimizer",
     "KerasVariable",
     "device_of",
+    "ignores_training",
     "is_keras",
     "keras",
     "optimizer_knows",
@@ -116,3 +119,34 @@ def optimizer_knows(optimizer: KerasOptimizer) -> set[int]:
     while hasattr(held, "inner_optimizer"):  # LossScaleOptimizer wraps another one
         held = held.inner_optimizer
     return {id(variable) for variable in held._trainable_variables}
+
+
+def ignores_training(model: Any) -> bool:
+    """Return whether `training=` cannot matter to a Keras model, so that it need not be passed.
+
+    True only for Keras's own layers whose `call` does not take it. A layer of anybody else may
+    ask for it in other ways.
+    """
+    return all(_ignores_training(layer) for layer in model._flatten_layers())
+
+
+def _ignores_training(layer: Any) -> bool:
+    kind = cast(type[Any], type(layer))
+    activation = getattr(layer, "activation", None)  # any callable, so it could be a layer, too
+    if not _is_own(kind) or (activation is not None and not _is_own(activation)):
+        return False
+    if kind.__name__ in ("Functional", "Sequential"):
+        return True  # they hand it on to layers that are asked themselves
+    if kind.__name__ == "Dense":
+        return layer.quantization_mode is None  # it takes the argument for its float8 mode alone
+    return not _takes_training(kind)
+
+
+def _is_own(value: Any) -> bool:
+    return (getattr(value, "__module__", None) or "").startswith("keras.src.")
+
+
+@cache
+def _takes_training(kind: type[Any]) -> bool:
+    parameters = inspect.signature(kind.call).parameters.values()
+    return any(p.name == "training" or p.kind is p.VAR_KEYWORD for p in parameters)

@@ -6,7 +6,7 @@ from typing import Any, final
 from fitkit.data import describe
 from fitkit.data.structure import leaves
 from fitkit.errors import DataError
-from fitkit.interop import is_keras
+from fitkit.interop import ignores_training, is_keras
 from fitkit.loop.callback import Callback
 from fitkit.loop.events import Phase
 from fitkit.loop.state import State
@@ -41,10 +41,12 @@ class Forward(Callback):
     def __init__(self) -> None:
         self._is_keras = False
 
+        self._tells_training = False
     def on_pass_begin(self, state: State) -> None:
         """Ask once per pass how the model is called."""
         self._is_keras = is_keras(state.model, "Layer")
 
+        self._tells_training = self._is_keras and not ignores_training(state.model)
     def on_forward(self, state: State) -> None:
         """Call the model."""
         try:
@@ -55,7 +57,7 @@ class Forward(Callback):
             raise
 
     def _call(self, model: Any, inputs: Any, training: bool) -> Any:
-        if self._is_keras:
+        if self._tells_training:
             return model(inputs, training=training)
         if isinstance(inputs, Mapping):
             return model(**inputs)
