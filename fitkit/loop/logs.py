@@ -41,10 +41,9 @@ class LogBuffer:
         if self._reduce.get(name) != reduce:
             self._create(name, value, reduce)
         total = self._totals[name]
-        value = value.to(total.dtype)
         match reduce:
             case "mean":
-                total.add_(value * weight)
+                total.add_(value, alpha=weight)  # in the dtype of the total, as is every case below
             case "sum":
                 total.add_(value)
             case "max":
