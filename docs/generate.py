@@ -47,7 +47,7 @@ def events_page() -> str:
             "",
             "## Stopping",
             "",
-            "`state.request_stop(reason)` sets a flag; no exception goes through the callbacks. The",
+            "`state.request_stop(reason)` sets a flag, no exception goes through callbacks. The",
             "loop reads the flag after each training batch and each epoch: no further batch, no",
             "further epoch begins. A validation pass is always finished, because metrics of half",
             "of one would mislead. `max_steps` and `max_time` request a stop right before",
