@@ -3,6 +3,14 @@
 The first line of a message says what was given and what was expected, the last what to do.
 """
 
+import reprlib
+
+
+def brief(value: object) -> str:
+    """Return `value` as a message shows it: its repr on one line of at most 60 characters."""
+    text = " ".join(reprlib.repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
 
 class ConfigError(ValueError):
     """An argument or a combination of callbacks that cannot work."""

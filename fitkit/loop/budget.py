@@ -2,7 +2,7 @@
 
 import math
 
-from fitkit.errors import ConfigError
+from fitkit.errors import ConfigError, brief
 from fitkit.loop.interval import positive_int
 from fitkit.loop.state import State
 
@@ -28,9 +28,12 @@ def set_budget(state: State, epochs: int | None, max_steps: int | None, max_time
 
 
 def _seconds(value: object) -> float:
-    if isinstance(value, int | float) and value is not True and 0 < value < math.inf:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf:
         return value
-    raise ConfigError(f"max_time={value!r} is out of range\nGive a number of seconds above 0.")
+    raise ConfigError(
+        f"max_time={brief(value)} is a {type(value).__name__}, expected a finite number above 0\n"
+        "Give the seconds after which to stop, for example max_time=3600."
+    )
 
 
 def stop_if_spent(state: State) -> None:

@@ -1,13 +1,13 @@
 """The base class of everything that happens in a run."""
 
-import difflib
-import inspect
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fitkit.errors import ConfigError
+from fitkit.errors import ConfigError, brief
 from fitkit.loop.events import ACTIONS, Event, Phase, hook_name
+from fitkit.loop.hooks import check_hooks
+from fitkit.loop.interval import positive_int
 from fitkit.loop.state import State
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ Hook = Callable[[State], None]
 Around = Callable[[], AbstractContextManager[Any]]
 
 TRAIN_ONLY = frozenset({Phase.TRAIN})
-_HOOKS = {hook_name(event): event for event in Event}
 _ALL_ACTIONS = frozenset(event for events in ACTIONS.values() for event in events)
 
 
@@ -64,12 +63,11 @@ class Callback:
 
         Raises:
             ConfigError: If a method named `on_...` is no hook.
-            TypeError: If a hook does not take exactly (self, state).
+            TypeError: If a hook does not take exactly (self, state), or calling it would not run
+                it, as with `async def`.
         """
         super().__init_subclass__()
-        for name, member in vars(cls).items():
-            if name.startswith("on_") and callable(member):
-                _check_hook(cls.__name__, name, member)
+        check_hooks(cls)
 
     def attach(self, loop: "FitLoop") -> None:
         """Called once when the callback joins a loop; only those that drive the loop keep it."""
@@ -189,28 +187,14 @@ class Turn:
 
     def __init__(self, name: str, callbacks: Iterable[Callback], *, every: int = 1) -> None:
         if not name or not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigError(f"Turn(name={name!r}): expected a non-empty string\nName the turn.")
+            raise ConfigError(
+                f"Turn(name={brief(name)}) is no name, expected a non-empty string\n"
+                'Name the turn, for example Turn("critic", [...]).'
+            )
         self.name = name
         self.callbacks = tuple(callbacks)
-        self.every = every
+        self.every = positive_int("every", every)
 
     def fires(self, num_batches: int) -> bool:
         """Return whether the turn runs in the batch before which `num_batches` were counted."""
         return (num_batches + 1) % self.every == 0
-
-
-def _check_hook(owner: str, name: str, member: Callable[..., object]) -> None:
-    if name not in _HOOKS:
-        close = difflib.get_close_matches(name, _HOOKS, n=1, cutoff=0.0)[0]
-        raise ConfigError(
-            f"{owner}.{name} is no hook of fitkit, so it would never be called\n"
-            f"The nearest one is {close}; rename it, or drop the prefix 'on_'."
-        )
-    signature = inspect.signature(member)
-    try:
-        signature.bind("self", "state")
-    except TypeError:
-        raise TypeError(
-            f"{owner}.{name}{signature} has the wrong signature\n"
-            f"A hook is defined as: def {name}(self, state)."
-        ) from None

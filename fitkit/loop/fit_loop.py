@@ -101,7 +101,7 @@ class FitLoop:
         self.history, self._outputs = History(), OutputCollector()
         self._roster = Roster(self)
         self.runner = Runner(self.bus, self.state, self._roster.apply_changes)
-        self.attach(self.history, self._outputs)
+        self._roster.attach_own(self.history, self._outputs)
         self.attach(*as_sequence(callbacks))
 
     def fit(
@@ -176,7 +176,7 @@ class FitLoop:
         Raises:
             CallbackOrderError: If an action is missing or doubled, or the order is wrong.
         """
-        check_assembly(self._roster.entries, phase)
+        check_assembly(self._roster.given, phase)
 
     def evaluate(self, loader: Any = None) -> dict[str, float]:
         """Run a validation pass and return its logs.

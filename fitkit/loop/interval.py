@@ -2,14 +2,17 @@
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from fitkit.errors import ConfigError
+import numpy as np
+
+from fitkit.errors import ConfigError, brief
 from fitkit.loop.state import State
 
 __all__ = ["Interval", "positive_int"]
 
 Unit = Literal["update", "epoch", "minute"]
+_INTEGERS: tuple[type, ...] = (int, np.integer)
 _GRAMMAR = re.compile(r"(\d+(?:\.\d+)?)\s+(update|epoch|minute)s?")
 
 
@@ -39,7 +42,7 @@ class Interval:
         if count > 0 and (unit == "minute" or count.is_integer()):
             return cls(count, unit)  # pyright: ignore[reportArgumentType]  # from the grammar
         raise ConfigError(
-            f"{argument}={every!r} is no interval\n"
+            f"{argument}={brief(every)} is no interval, expected a positive int or a string\n"
             'Use a positive int (updates), "1 epoch", "500 updates" or "10 minutes".'
         )
 
@@ -63,12 +66,15 @@ class Interval:
         return state.elapsed_s / 60
 
 
-def positive_int(argument: str, value: object) -> int:
+def positive_int(argument: str, value: Any) -> int:
     """Return `value` if it is an int above 0.
 
     Raises:
         ConfigError: If it is anything else: zero, negative, a float, a bool, NaN.
     """
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return value
-    raise ConfigError(f"{argument}={value!r} is out of range\nGive a whole number of at least 1.")
+    if isinstance(value, _INTEGERS) and not isinstance(value, bool) and value > 0:
+        return int(value)
+    raise ConfigError(
+        f"{argument}={brief(value)} is a {type(value).__name__}, expected an int of at least 1\n"
+        f"Give a whole number, for example {argument}=1."
+    )

@@ -1,9 +1,11 @@
 """Who is attached: types checked, stacks expanded, changes in mid-run put off to a safe point."""
 
 from collections.abc import Callable, Iterable
+from inspect import isfunction
 from typing import TYPE_CHECKING
 
-from fitkit.errors import ConfigError
+from fitkit.errors import ConfigError, brief
+from fitkit.interop import is_keras
 from fitkit.loop.bus import Entry, flatten
 from fitkit.loop.callback import Callback, Stack, Turn, listens_to
 from fitkit.loop.events import Event, Phase, hook_name
@@ -24,6 +26,7 @@ class Roster:
     def __init__(self, loop: "FitLoop") -> None:
         self._loop = loop
         self.entries: list[Entry] = []
+        self._num_own = 0
         self._changes: list[Callable[[], None]] = []
 
     @property
@@ -31,15 +34,26 @@ class Roster:
         """All callbacks in list order, those of turns too."""
         return flatten(self.entries)
 
+    @property
+    def given(self) -> list[Entry]:
+        """The entries a user attached; messages count by their index."""
+        return self.entries[self._num_own :]
+
+    def attach_own(self, *callbacks: Callback) -> None:
+        """Add what every loop has, before anything else."""
+        self._add(list(callbacks))
+        self._num_own = len(self.entries)
+
     def attach(self, given: Iterable[object], *, running: bool) -> None:
         """Add entries at the end; in a run they join at the next batch.
 
         Raises:
             TypeError: If one of them is nothing that can be attached.
-            ConfigError: If a callback is attached twice.
+            ConfigError: If a callback is attached twice, or two turns have one name.
         """
         new = list(self._expanded(given))
-        _check_unique([*self.callbacks, *flatten(new)])
+        _check_unique(flatten([*self.given, *new]))
+        _check_turns([*self.given, *new])
         if running:
             self._changes.append(lambda: self._join(new))
         else:
@@ -51,7 +65,7 @@ class Roster:
         Raises:
             ConfigError: If it is not attached.
         """
-        if entry not in self.entries:
+        if entry not in self.given:
             raise ConfigError(
                 f"{type(entry).__name__} is not attached to this loop\n"
                 "Pass the very instance that was attached; loop.callbacks lists them."
@@ -113,7 +127,10 @@ class Roster:
         for item in given:
             if isinstance(item, Stack):
                 yield from item.expand(self._loop)
-            elif isinstance(item, Callback | Turn):
+            elif isinstance(item, Turn):
+                _check_members(item)
+                yield item
+            elif isinstance(item, Callback):
                 yield item
             else:
                 raise _not_attachable(item)
@@ -131,20 +148,37 @@ def _check_unique(callbacks: list[Callback]) -> None:
                 )
 
 
+def _check_turns(entries: list[Entry]) -> None:
+    names = [entry.name for entry in entries if isinstance(entry, Turn)]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise ConfigError(
+                f"two turns are named {brief(name)}, turns {names.index(name)} and {index}\n"
+                'Give each a name of its own: Turn("critic", [...]), Turn("generator", [...]).'
+            )
+
+
+def _check_members(turn: Turn) -> None:
+    for item in turn.callbacks:
+        if not isinstance(item, Callback):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise _not_attachable(item)
+
+
 def _not_attachable(item: object) -> TypeError:
     name = type(item).__name__
     if isinstance(item, type):
         hint = f"Add (): {item.__name__}() is an instance of it."
         return TypeError(f"got the class {item.__name__}, expected an instance of it\n{hint}")
     module = type(item).__module__
-    if module.startswith("keras.") and hasattr(item, "on_epoch_end"):
-        hint = "Wrap it: KerasCallbacks([...]) runs Keras callbacks unchanged."
-        return TypeError(f"got {module}.{name}, a Keras callback\n{hint}")
+    if is_keras(item, "callbacks.Callback"):
+        hint = "Write it as a subclass of fitkit.Callback; docs of Event say what fires when."
+        return TypeError(f"got {module}.{name}, a Keras callback and no fitkit.Callback\n{hint}")
     if isinstance(item, list | tuple):
         hint = "Spread it with *, or attach a stack such as supervised(...) as it is."
         return TypeError(f"got a nested {name}, expected callbacks one after the other\n{hint}")
-    if callable(item):
+    if isfunction(item):
         hint = "Attach a function with @loop.on(Event.BATCH_END), or subclass fitkit.Callback."
-    else:
-        hint = "Subclass fitkit.Callback, the base class of everything that can be attached."
+        where = f"{item.__module__}.{item.__name__}"
+        return TypeError(f"got the function {where}, expected a fitkit.Callback\n{hint}")
+    hint = "Subclass fitkit.Callback, the base class of everything that can be attached."
     return TypeError(f"got {module}.{name}, expected a fitkit.Callback\n{hint}")

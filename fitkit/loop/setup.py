@@ -9,10 +9,11 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from fitkit.data import check_loader
-from fitkit.errors import ConfigError, DeviceError
-from fitkit.interop import device_of, is_keras, require_torch_backend, trainable_parameters
+from fitkit.errors import ConfigError, DeviceError, brief
+from fitkit.interop import device_of, is_keras, keras, trainable_parameters
 
 __all__ = [
     "as_loaders",
@@ -32,20 +33,36 @@ def check_model(model: object) -> None:
         TypeError: If it is no module: a class, a function, None.
         ConfigError: If it is a Keras model of another backend, or not built.
     """
-    require_torch_backend()
+    of_keras = is_keras(model, "Layer")  # raises if Keras has another backend
     if not isinstance(model, nn.Module):
         kind = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
         raise TypeError(
             f"model is {kind}, expected a keras.Model or a torch.nn.Module instance\n"
             "Pass the model itself, built, and not a class, a function or a state dict."
         )
-    if is_keras(model, "Model") and not model.built and not cast(Any, model).variables:
-        name = cast(Any, model).name
+    if of_keras and (unbuilt := _unbuilt_layers(model)):
         raise ConfigError(
-            f"the Keras model '{name}' is not built: its weights do not exist yet\n"
-            f"Build it before: {name}.build(input_shape), with the batch axis, for example "
-            "(None, 784); or start it with keras.Input(shape); or call it once on a batch."
+            f"the Keras model '{cast(Any, model).name}' is not built: weights are still missing\n"
+            f"Layers without weights: {', '.join(map(brief, unbuilt[:3]))}.\n"
+            "Call it once on a batch; or model.build(input_shape), with the batch axis, for "
+            "example (None, 784); or start it with keras.Input(shape)."
         )
+    lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
+    if lazy:
+        raise ConfigError(
+            f"the model has {len(lazy)} lazy parameters that do not exist yet\n"
+            f"The first is '{lazy[0]}'.\n"
+            "Call the model once on a batch before the optimizer and the loop are made."
+        )
+
+
+def _unbuilt_layers(model: Any) -> list[str]:
+    """Return the names of the layers of an unbuilt Keras model that have yet to make weights."""
+    if model.built:
+        return []
+    makes_nothing = (keras().layers.Layer.build, keras().Model.build)
+    layers: list[Any] = [layer for layer in model._flatten_layers() if not layer.built]
+    return [layer.name for layer in layers if layer.__class__.build not in makes_nothing]
 
 
 def check_trainable(model: nn.Module) -> None:
@@ -57,9 +74,9 @@ def check_trainable(model: nn.Module) -> None:
     if trainable_parameters(model):
         return
     frozen = [name for name, _ in model.named_parameters()]
-    names = f": {', '.join(frozen[:3])}, ..." if frozen else ""
     raise ConfigError(
-        f"nothing to train: {len(frozen)} parameters, 0 of them trainable{names}\n"
+        f"nothing to train: the model has {len(frozen)} parameters, 0 of them trainable\n"
+        f"The first ones: {', '.join(frozen[:3]) or 'none'}.\n"
         "Unfreeze some (layer.trainable = True, parameter.requires_grad_(True)), or use evaluate."
     )
 
@@ -89,12 +106,13 @@ def resolve_device(model: nn.Module, device: str | torch.device) -> torch.device
 def _available(device: str | torch.device) -> torch.device:
     try:
         wanted = torch.device(device)
-        if wanted.type != "meta":
-            torch.empty(0, device=wanted)  # asks the driver; a name alone proves nothing
-    except (RuntimeError, AssertionError) as error:
+        torch.empty(0, device=wanted)  # asks the driver; a name alone proves nothing
+        if wanted.type == "meta":
+            raise RuntimeError("a meta device holds no data")
+    except (RuntimeError, AssertionError, TypeError) as error:
         count = torch.cuda.device_count()
         raise DeviceError(
-            f"device='{device}' is not available: {count} CUDA devices found\n"
+            f"device={brief(device)} is not available: {count} CUDA devices found\n"
             'Use "auto" (where the model is), "cpu", or a device of this machine.'
         ) from error
     return wanted
@@ -124,7 +142,7 @@ def as_sequence(callbacks: object) -> Iterable[Any]:
     if isinstance(callbacks, list | tuple):
         return cast(Iterable[Any], callbacks)
     raise TypeError(
-        f"callbacks={callbacks!r} is a {type(callbacks).__name__}, expected a list of callbacks\n"
+        f"callbacks={brief(callbacks)} is a {type(callbacks).__name__}, expected a list of them\n"
         "Write callbacks=[...], callbacks=supervised(...), or leave it out."
     )
 
