@@ -1,0 +1,19 @@
+"""Watch a run: read state and logs, show or keep them, change nothing."""
+
+from fitkit.watch.benchmark import Benchmark, BenchmarkResult
+from fitkit.watch.event_trace import EventTrace, TraceRow
+from fitkit.watch.print_log import PrintLog
+from fitkit.watch.progress_bar import ProgressBar
+from fitkit.watch.tensorboard import TensorBoard
+from fitkit.watch.throughput import Throughput
+
+__all__ = [
+    "Benchmark",
+    "BenchmarkResult",
+    "EventTrace",
+    "PrintLog",
+    "ProgressBar",
+    "TensorBoard",
+    "Throughput",
+    "TraceRow",
+]

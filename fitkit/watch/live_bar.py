@@ -1,0 +1,65 @@
+"""The moving bar of a terminal or notebook, drawn by tqdm."""
+
+import warnings
+from importlib import import_module
+from typing import Any
+
+from fitkit.watch.console import Console
+
+__all__ = ["LiveBar", "bar_class"]
+
+_FORMAT = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {rate_noinv_fmt}{postfix}"
+
+
+def bar_class(console: Console) -> Any:
+    """Return the tqdm class that can draw on `console`, or None where only lines will do."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tqdm warns of its own autonotebook
+        notebook = import_module("tqdm.autonotebook").tqdm
+    plain = import_module("tqdm.std").tqdm
+    if notebook is plain and not console.is_terminal:
+        return None
+    return type("Bar", (notebook,), {"monitor_interval": 0})  # 0: no thread that outlives the run
+
+
+class LiveBar:
+    """One bar; it vanishes when it is closed. A terminal that fails is given up.
+
+    Args:
+        kind: What `bar_class` returned.
+        console: Where it is drawn.
+        title: The text before the bar.
+        total: How many steps there are, if that is known.
+    """
+
+    def __init__(self, kind: Any, console: Console, title: str, total: int | None) -> None:
+        self._bar: Any = kind(
+            total=total,
+            desc=title,
+            file=console.stream,
+            unit=" batches",
+            leave=False,
+            dynamic_ncols=True,
+            mininterval=0,
+            miniters=1,
+            bar_format=_FORMAT if total else None,
+        )
+
+    def show(self, num_done: int, text: str) -> None:
+        """Draw it with `num_done` steps done."""
+        try:
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update(num_done - self._bar.n)
+        except (OSError, ValueError):
+            self._bar.disable = True
+
+    def leave_out(self, seconds: float) -> None:
+        """Do not count these seconds, which were somebody else's, for the rate."""
+        self._bar.start_t += seconds
+
+    def close(self) -> None:
+        """Take it off the screen."""
+        try:
+            self._bar.close()
+        except (OSError, ValueError):
+            self._bar.disable = True

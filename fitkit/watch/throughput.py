@@ -1,0 +1,148 @@
+"""How fast training is."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+
+from fitkit.loop.callback import Callback
+from fitkit.loop.events import Phase
+from fitkit.loop.interval import Interval
+from fitkit.loop.state import State
+from fitkit.watch.stopwatch import Stopwatch, check_warmup
+
+__all__ = ["Throughput"]
+
+_MAX_LAPS, _MAX_UNREAD = 100_000, 10_000
+
+
+@dataclass(slots=True)
+class _Sum:
+    """What was measured since some moment."""
+
+    seconds: float = 0.0
+    wait_s: float = 0.0
+    num_samples: int = 0
+    laps: deque[float] = field(default_factory=lambda: deque(maxlen=_MAX_LAPS))
+
+    def time(self, watch: Stopwatch) -> None:
+        laps = watch.read()
+        self.laps.extend(laps)
+        self.seconds += sum(laps)
+
+    def add(self, other: "_Sum") -> None:
+        self.seconds += other.seconds
+        self.wait_s += other.wait_s
+        self.num_samples += other.num_samples
+        self.laps.extend(other.laps)
+
+    def logs(self) -> dict[str, float]:
+        if not self.seconds:
+            return {}
+        p50, p95 = np.quantile(np.array(self.laps), [0.5, 0.95])
+        return {
+            "speed/samples_per_s": self.num_samples / self.seconds,
+            "speed/step_ms": 1e3 * float(p50),
+            "speed/step_ms_p95": 1e3 * float(p95),
+            "speed/data_wait_share": self.wait_s / self.seconds,
+        }
+
+
+@final
+class Throughput(Callback):
+    """Measure the speed of training, warm-up and other passes left out.
+
+    A step lasts from one BATCH_END to the next (the first of a pass from PASS_BEGIN), with data
+    and all callbacks. Passes of validation and prediction within are not counted.
+
+    Args:
+        every: How long a window is: 100 updates, "1 epoch", "10 minutes".
+        warmup: Steps at the beginning of each call of `fit` that are not measured.
+        clock: Seconds, for tests; on CUDA the device times the steps.
+
+    Reads:  state.batch_size, state.data_wait_s.
+    Writes: state.logs, after each window, and over the whole pass at PASS_END.
+    Logs:   speed/samples_per_s; speed/step_ms and speed/step_ms_p95, the median and the 95th
+        percentile (of the last 100,000 steps, if a pass has more); speed/data_wait_share, from 0
+        to 1. Nothing while all steps are warm-up.
+    Syncs:  on CUDA once per window and per 10,000 steps; never on the CPU.
+    Raises: ConfigError if `every` is no interval, or `warmup` no whole number of at least 0.
+
+    Example:
+        ```python
+        import torch
+        from fitkit import FitLoop, TensorLoader, Throughput, supervised
+
+        model = torch.nn.Linear(4, 1)
+        loop = FitLoop(model, TensorLoader(torch.randn(640, 4), torch.randn(640, 1)))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        loop.attach(supervised(loss=torch.nn.MSELoss(), optimizer=optimizer), Throughput())
+        assert loop.fit(epochs=2)["speed/samples_per_s"][-1] > 0
+        ```
+    """
+
+    def __init__(
+        self,
+        every: int | str = 100,
+        *,
+        warmup: int = 10,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._interval = Interval.parse(every)
+        self._warmup = check_warmup(warmup)
+        self._num_skipped = 0
+        self._watch = Stopwatch(clock)
+        self._window, self._pass = _Sum(), _Sum()
+        self._waited_s = 0.0
+
+    def on_fit_begin(self, state: State) -> None:
+        """Begin with the warm-up."""
+        self._num_skipped = 0
+        self._watch.clear(state.device)
+        self._interval.start(state)
+
+    def on_pass_begin(self, state: State) -> None:
+        """Start the watch, or stop it for a pass that is not training."""
+        self._watch.enter(state)
+        if state.phase is Phase.TRAIN:
+            self._window, self._pass = _Sum(), _Sum()
+            self._waited_s = 0.0
+
+    def on_batch_end(self, state: State) -> None:
+        """Time the step."""
+        if state.phase is not Phase.TRAIN:
+            return
+        if self._num_skipped < self._warmup:
+            self._num_skipped += 1
+            self._waited_s = state.data_wait_s
+            self._watch.restart()
+            return
+        self._watch.lap()
+        self._window.num_samples += state.batch_size
+        if self._interval.due(state):
+            self._interval.mark(state)
+            state.logs.update(self._close_window(state).logs())
+        elif len(self._watch) == _MAX_UNREAD:
+            self._window.time(self._watch)
+
+    def on_pass_end(self, state: State) -> None:
+        """Log the speed of the whole pass, or go on with the interrupted one."""
+        if state.phase is Phase.TRAIN:
+            self._close_window(state)
+            state.logs.update(self._pass.logs())
+        self._watch.leave()
+        if state.phase is Phase.TRAIN:
+            self._watch.restart()
+
+    def _close_window(self, state: State) -> _Sum:
+        window = self._window
+        window.time(self._watch)
+        if window.num_samples:
+            window.wait_s = state.data_wait_s - self._waited_s
+            self._waited_s = state.data_wait_s
+        self._pass.add(window)
+        self._window = _Sum()
+        return window
