@@ -4,6 +4,7 @@ from fitkit.data import TensorLoader
 from fitkit.errors import CallbackOrderError, ConfigError, DataError, DeviceError
 from fitkit.loop import Callback, Event, FitLoop, History, Phase, Stack, State, Turn
 from fitkit.passes import Metrics, TrainMode, Validate
+from fitkit.record.record import Record
 from fitkit.stacks import supervised
 from fitkit.step import (
     AddedLosses,
@@ -47,6 +48,7 @@ __all__ = [
     "Phase",
     "PrintLog",
     "ProgressBar",
+    "Record",
     "Stack",
     "State",
     "TensorBoard",

@@ -23,6 +23,7 @@ __all__ = [
     "ignores_training",
     "is_keras",
     "keras",
+    "modules_of",
     "optimizer_knows",
     "require_torch_backend",
     "trainable_parameters",
@@ -104,6 +105,17 @@ def trainable_parameters(model: Any) -> list[tuple[str, Tensor]]:
     if is_keras(model, "Model"):
         return [(variable.path, variable.value) for variable in model.trainable_variables]
     return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+
+
+def modules_of(model: nn.Module) -> list[nn.Module]:
+    """Return all modules of a model, and all layers of a Keras model.
+
+    A Keras model does not register its layers as torch submodules, so `modules()` misses them.
+    """
+    found = dict.fromkeys(model.modules())
+    if is_keras(model, "Layer"):
+        found.update(dict.fromkeys(cast(Any, model)._flatten_layers()))
+    return list(found)
 
 
 def device_of(model: nn.Module) -> torch.device:

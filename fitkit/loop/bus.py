@@ -15,6 +15,7 @@ Entry = Callback | Turn
 Table = tuple[tuple[Hook, ...], ...]
 Tracer = Callable[[Event, Hook, State], None]
 
+_REGION = REGION[Phase.TRAIN]
 _IN_PASS = range(Event.PASS_BEGIN, Event.PASS_END + 1)
 
 
@@ -86,6 +87,12 @@ class EventBus:
     def hooks(self, phase: Phase, event: Event, turn: Turn | None = None) -> tuple[Hook, ...]:
         """Return the hooks that `event` calls, in order."""
         return self._tables[phase, turn.name if turn else None][event]
+
+    @property
+    def step_callbacks(self) -> list[Callback]:
+        """The callbacks with a hook in the step region of any phase or turn, in list order."""
+        hooks = [h for table in self._tables.values() for e in _REGION for h in table[e]]
+        return list(dict.fromkeys(owner_of(hook) for hook in hooks))
 
     def add_tracer(self, tracer: Tracer) -> None:
         """Let `tracer(event, hook, state)` call every hook from now on; the latest one wins."""

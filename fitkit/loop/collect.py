@@ -25,6 +25,10 @@ class OutputCollector(Callback):
     def __init__(self) -> None:
         self._batches: list[Any] = []
 
+    def on_pass_begin(self, state: State) -> None:
+        """Forget what a pass that failed has left."""
+        self._batches = []
+
     def on_batch_end(self, state: State) -> None:
         """Copy the outputs of this batch to the host."""
         self._batches.append(map_leaves(_to_host, state.outputs))

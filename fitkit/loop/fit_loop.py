@@ -1,7 +1,6 @@
 """The loop: it owns model, device, loaders and bus, and fires events. Callbacks do the rest."""
 
-from collections.abc import Callable, Generator, Iterable
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +135,8 @@ class FitLoop:
                 "Let it end first; a callback validates with loop.evaluate() or state.request."
             )
         self._prepare_fit(epochs, max_steps, max_time, resume)
-        with self._run("fit", Phase.TRAIN, *([Phase.VAL] if self.val_loaders else [])):
-            self.runner.run_epochs(self.train_loader)
+        phases = (Phase.TRAIN, Phase.VAL) if self.val_loaders else (Phase.TRAIN,)
+        self._run("fit", phases, lambda: self.runner.run_epochs(self.train_loader))
         return self.history
 
     def _prepare_fit(
@@ -157,15 +156,16 @@ class FitLoop:
         begin_fit(self.state)
         set_budget(self.state, epochs, max_steps, max_time)
 
-    @contextmanager
-    def _run(self, kind: str, *phases: Phase) -> Generator[None]:
+    def _run(self, kind: str, phases: Iterable[Phase], body: Callable[[], object]) -> None:
         """Check the stack, open all callbacks, run the body, close them."""
         for phase in phases:
             self.check(phase)
+        if self.running is not None:  # called by a callback: part of the run it belongs to
+            body()
+            return
         self.running = kind
         try:
-            with self.session.run(self.callbacks):
-                yield
+            self.session.run(self.callbacks, body)
         finally:
             self.running = None
             self._roster.settle()
@@ -200,9 +200,13 @@ class FitLoop:
                 "evaluate() has nothing to evaluate on\n"
                 "Pass a loader, or make the loop with val_loader=."
             )
-        with self._joined("evaluate", Phase.VAL), separate_logs(self.state) as logs:
+
+        def run_passes() -> None:
             for name, each in loaders.items():
                 self.runner.run_pass(Phase.VAL, each, prefix=f"{name}_" if name else "")
+
+        with separate_logs(self.state) as logs:
+            self._run("evaluate", [Phase.VAL], run_passes)
         return logs
 
     def predict(self, loader: Any) -> Any:
@@ -220,16 +224,10 @@ class FitLoop:
         Syncs: once per batch, to copy the outputs to the host.
         """
         as_loaders(loader, None)
-        with self._joined("predict", Phase.PREDICT):
-            self.runner.run_pass(Phase.PREDICT, loader)
+        self._run(
+            "predict", [Phase.PREDICT], lambda: self.runner.run_pass(Phase.PREDICT, loader)
+        )
         return self._outputs.take()
-
-    def _joined(self, kind: str, phase: Phase) -> AbstractContextManager[None]:
-        """Return a run of its own, or nothing if a callback calls from within a run."""
-        if self.running is None:
-            return self._run(kind, phase)
-        self.check(phase)
-        return nullcontext()
 
     @property
     def callbacks(self) -> list[Callback]:
@@ -287,6 +285,10 @@ class FitLoop:
             return made
 
         return decorate
+
+    def record_report(self) -> str:
+        """Return what `Record` recorded: nodes, seconds, replays, eager steps and why."""
+        return self.runner.report()
 
     def __str__(self) -> str:
         """Return the assembled loop: event, callback and file, per phase, in firing order."""

@@ -63,7 +63,7 @@ class History(Callback):
             self._add(state)
 
     def _add(self, state: State) -> None:
-        self.rows.append({"epoch": state.epoch, "num_updates": state.num_updates, **state.logs})
+        self.rows.append({**state.logs, "epoch": state.epoch, "num_updates": state.num_updates})
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows."""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +17,7 @@ __all__ = [
     "begin_batch",
     "begin_fit",
     "count_batch",
+    "count_turn",
     "end_region",
     "frame",
     "is_placed",
@@ -41,8 +42,11 @@ def frame(state: State, phase: Phase, prefix: str, num_batches: int | None) -> G
     state.unset(fields)
     state.pending = None
     state.phase, state.prefix, state.num_batches_expected = phase, prefix, num_batches
+    state.log_owners = {}
     try:
-        yield
+        with ExitStack() as state.exits:
+            state.begin_log()
+            yield
     except BaseException as error:
         if not is_placed(error):  # only the innermost pass knows the batch
             error.add_note(f"in the {phase} pass, {state.place()}")
@@ -75,8 +79,8 @@ def begin_batch(state: State, item: Any, index: int, data_wait_s: float) -> None
 
 def end_region(state: State) -> None:
     """End the step region: count the turn; from here on nothing holds the graph."""
-    if state.turn is not None and state.closes_update:
-        state.turn_updates[state.turn] = state.turn_updates.get(state.turn, 0) + 1
+    if state.closes_update:
+        count_turn(state)
     if hasattr(state, "loss"):
         state.loss = state.loss.detach()
     state.losses = {name: part.detach() for name, part in state.losses.items()}
@@ -84,6 +88,12 @@ def end_region(state: State) -> None:
         state.outputs = _detached(state.outputs)
     else:
         state.unset(("outputs",))
+
+
+def count_turn(state: State) -> None:
+    """Count the window that the current turn has completed."""
+    if state.turn is not None:
+        state.turn_updates[state.turn] = state.turn_updates.get(state.turn, 0) + 1
 
 
 def count_batch(state: State) -> None:

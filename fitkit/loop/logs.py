@@ -1,16 +1,18 @@
 """Logged scalars: added up on the device, read once per pass."""
 
+from types import CodeType
 from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
 
-from fitkit.errors import ConfigError, DataError
+from fitkit.errors import ConfigError, brief
 
 __all__ = ["LogBuffer", "Reduce", "check_scalar"]
 
 Reduce = Literal["mean", "sum", "max", "min", "last"]
 
+_RESERVED = frozenset({"epoch", "num_updates", "lr"})
 _START: dict[str, float] = {"max": float("-inf"), "min": float("inf")}
 
 
@@ -55,6 +57,7 @@ class LogBuffer:
         self._weights[name].add_(weight)
 
     def _create(self, name: str, value: Tensor, reduce: Reduce) -> None:
+        _check_name(name)
         if reduce not in get_args(Reduce):
             raise ConfigError(
                 f"reduce='{reduce}' for the logged value '{name}' is unknown\n"
@@ -87,6 +90,16 @@ class LogBuffer:
                 values[name] = total / weight if self._reduce[name] == "mean" else total
         return values
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The names added to so far."""
+        return frozenset(self._totals)
+
+    def keep_only(self, names: frozenset[str]) -> None:
+        """Forget every other name: what a trace has added holds no values."""
+        for name in self.names - names:
+            del self._totals[name], self._weights[name], self._reduce[name]
+
     def reset(self) -> None:
         """Empty every accumulator in place. Syncs: never."""
         for name, total in self._totals.items():
@@ -94,21 +107,50 @@ class LogBuffer:
             self._weights[name].zero_()
 
 
+def check_owner(name: str, owner: CodeType, caller: CodeType) -> None:
+    """Check that a name is logged by one callback: two would be averaged into one number.
+
+    Raises:
+        ConfigError: If `owner` and `caller` are not of the same class.
+    """
+    classes = [code.co_qualname.rpartition(".")[0] for code in (owner, caller)]
+    if owner.co_qualname == caller.co_qualname or (classes[0] and classes[0] == classes[1]):
+        return
+    raise ConfigError(
+        f"'{name}' is logged by two callbacks, expected one\n"
+        f"They are {owner.co_qualname} and {caller.co_qualname}.\n"
+        "Give one of the two values another name."
+    )
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not name:
+        raise TypeError(
+            f"state.log({brief(name)}, ...) got a {type(name).__name__}, expected a name\n"
+            'Name the value, for example state.log("grad_norm", value).'
+        )
+    if name in _RESERVED or name.startswith("val_"):
+        raise ConfigError(
+            f"state.log({brief(name)}, ...) uses a reserved name\n"
+            f"Names that start with 'val_' and {', '.join(sorted(_RESERVED))} are written by the "
+            "loop and its callbacks; choose another one."
+        )
+
+
 def check_scalar(name: str, value: object) -> Tensor:
     """Return `value` detached if it is a 0-d tensor, otherwise raise what is wrong with it.
 
     Raises:
-        TypeError: If `value` is no tensor.
-        DataError: If its shape is not ().
+        TypeError: If `value` is no tensor, or its shape is not ().
     """
     if not isinstance(value, Tensor):
         raise TypeError(
-            f"state.log('{name}', ...) got {type(value).__name__}, expected a tensor of shape ()\n"
+            f"state.log({brief(name)}, ...) got a {type(value).__name__}, expected a tensor ()\n"
             "Put numbers that are already on the host into state.logs instead."
         )
     if value.dim() != 0:
-        raise DataError(
-            f"state.log('{name}', ...) got shape {tuple(value.shape)}, expected shape ()\n"
+        raise TypeError(
+            f"state.log({brief(name)}, ...) got shape {tuple(value.shape)}, expected shape ()\n"
             "Reduce it first, for example with value.mean()."
         )
     return value.detach()

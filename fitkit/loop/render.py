@@ -19,7 +19,9 @@ _ROW = "  {mark} {event:<15} {turn:<10} {name:<20} {file}"
 
 def render(loop: "FitLoop") -> str:
     """Return one row per hook, in firing order. `[A]` marks actions, `|` the step region."""
-    lines = [f"FitLoop({type(loop.model).__name__}) on {loop.device}"]
+    recorded = loop.runner.run_step != loop.runner.run_region
+    note = ", step region recorded" if recorded else ""
+    lines = [f"FitLoop({type(loop.model).__name__}) on {loop.device}{note}"]
     for phase in Phase:
         lines += ["", f"{phase}:", *_rows(loop.bus, phase)]
     return "\n".join(lines)

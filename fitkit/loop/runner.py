@@ -8,11 +8,12 @@ import torch
 from fitkit.data import Feed, length
 from fitkit.loop.budget import stop_if_spent
 from fitkit.loop.bus import EventBus
+from fitkit.loop.callback import Turn
 from fitkit.loop.events import REGION, Event, Phase
-from fitkit.loop.lifetime import begin_batch, count_batch, end_region, frame
+from fitkit.loop.lifetime import begin_batch, count_batch, count_turn, end_region, frame
 from fitkit.loop.state import State
 
-__all__ = ["Runner"]
+__all__ = ["Runner", "nothing_recorded"]
 
 
 class Runner:
@@ -25,17 +26,21 @@ class Runner:
 
     Attributes:
         run_step: Runs the step region of the current batch and turn; `Record` replaces it.
+        report: Tells what was recorded; `Record` replaces it.
     """
 
     def __init__(self, bus: EventBus, state: State, before_batch: Callable[[], None]) -> None:
         self.bus = bus
         self.state = state
         self.run_step: Callable[[], None] = self.run_region
+        self.report: Callable[[], str] = nothing_recorded
         self._before_batch = before_batch
+        self._open: set[Turn | None] = set()  # turns whose accumulation window is open
 
     def run_epochs(self, loader: Any) -> None:
         """Train until a limit is reached or somebody requests a stop."""
         state, emit = self.state, self.bus.emit
+        self._open.clear()
         emit(Event.FIT_BEGIN)
         while not state.stop and (state.max_epochs is None or state.epoch < state.max_epochs):
             state.logs.clear()
@@ -75,15 +80,19 @@ class Runner:
         self.bus.emit(Event.BATCH_BEGIN)
         for turn in self.bus.turns:
             if turn is None or turn.fires(self.state.num_batches):
-                self.bus.use(turn)
-                self.state.turn = turn.name if turn else None
+                self._enter(turn)
                 self.run_step()
                 end_region(self.state)
+                (self._open.discard if self.state.closes_update else self._open.add)(turn)
         self.bus.use(None)
         count_batch(self.state)
         stop_if_spent(self.state)
         self.bus.emit(Event.BATCH_END)
         self._serve_requests()
+
+    def _enter(self, turn: Turn | None) -> None:
+        self.bus.use(turn)
+        self.state.turn = turn.name if turn else None
 
     def _eval_batch(self) -> None:
         self.bus.emit(Event.BATCH_BEGIN)
@@ -93,10 +102,22 @@ class Runner:
 
     def run_region(self) -> None:
         """Fire the events of the step region for the current batch and turn, eagerly."""
+        self.run_update()
+        self.run_metrics()
+
+    def run_metrics(self) -> None:
+        """Fire the last event of the step region, in the phases that have it."""
+        if Event.UPDATE_METRICS in REGION[self.state.phase]:
+            with torch.no_grad():
+                self.bus.emit(Event.UPDATE_METRICS)
+
+    def run_update(self) -> None:
+        """Fire the events of the step region up to the update of the weights."""
         emit, state = self.bus.emit, self.state
         if state.phase is not Phase.TRAIN:
             for event in REGION[state.phase]:
-                emit(event)
+                if event is not Event.UPDATE_METRICS:
+                    emit(event)
             return
         if state.opens_update:
             emit(Event.ZERO_GRAD)
@@ -104,23 +125,32 @@ class Runner:
         emit(Event.LOSS)
         emit(Event.LOSS_READY)
         emit(Event.BACKWARD)
-        with torch.no_grad():
-            if state.closes_update:
+        if state.closes_update:
+            with torch.no_grad():
                 emit(Event.GRADS_READY)
                 emit(Event.APPLY)
-            emit(Event.UPDATE_METRICS)
 
     def _close_window(self) -> None:
         """Complete an accumulation window that the end of the loader left open."""
         state = self.state
         if state.phase is Phase.TRAIN and hasattr(state, "batch_index") and not state.closes_update:
-            with torch.no_grad():
-                self.bus.emit(Event.GRADS_READY)
-                self.bus.emit(Event.APPLY)
+            for turn in [turn for turn in self.bus.turns if turn in self._open]:
+                self._enter(turn)
+                with torch.no_grad():
+                    self.bus.emit(Event.GRADS_READY)
+                    self.bus.emit(Event.APPLY)
+                count_turn(state)
+            self.bus.use(None)
             state.num_updates += 1
+            stop_if_spent(state)
 
     def _serve_requests(self) -> None:
         if not self.state.stop:  # a stop saves at the end of the pass and validates no more
             for event in sorted(self.state.requests):
                 self.bus.emit(event)
         self.state.requests.clear()
+
+
+def nothing_recorded() -> str:
+    """Return what there is to report without a `Record`."""
+    return "nothing is recorded: attach Record() to the loop"

@@ -1,7 +1,6 @@
 """Opening and closing the callbacks of a run, whatever happens in between."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import TracebackType
 
 from fitkit.loop.bus import EventBus, owner_of
@@ -25,14 +24,13 @@ class Session:
         self._state = state
         self._opened: list[Callback] = []
 
-    @contextmanager
-    def run(self, callbacks: list[Callback]) -> Generator[None]:
+    def run(self, callbacks: list[Callback], body: Callable[[], object]) -> None:
         """Open `callbacks` in order, run the body, close those opened in reverse order."""
         error: BaseException | None = None
         try:
             for callback in callbacks:
                 self.open(callback)
-            yield
+            body()
         except BaseException as raised:
             error = raised
             _add_origin(error, self._state)
@@ -41,8 +39,11 @@ class Session:
                 self._call_safely(Event.EXCEPTION, callback, error)
             raise
         finally:
-            self._close_all(error)
             self._state.error = None
+            try:
+                self._close_all(error)
+            finally:
+                del error  # its traceback holds this frame, and so the model
 
     def open(self, callback: Callback) -> None:
         """Deliver OPEN; the callback is closed at the end of the run if this returned."""
@@ -77,7 +78,7 @@ class Session:
             if error is not None:
                 error.add_note(f"{type(callback).__name__}.{hook.__name__} raised too: {raised!r}")
                 return None
-            raised.add_note(f"raised by {type(callback).__name__}.{hook.__name__}")
+            _add_origin(raised, self._state)
             return raised
         return None
 

@@ -1,24 +1,29 @@
 """The blackboard that callbacks read and write: fields by lifetime, with shapes, devices, units."""
 
+import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
-from types import SimpleNamespace
+from types import CodeType, SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fitkit.data import Gather, default_unpack
+from fitkit.data import Gather, default_unpack, unpacked
 from fitkit.errors import ConfigError, UnsetError
 from fitkit.loop.events import Event, Phase, hook_name
-from fitkit.loop.logs import LogBuffer, Reduce, check_scalar
+from fitkit.loop.logs import LogBuffer, Reduce, check_owner, check_scalar
 
 __all__ = ["BATCH_FIELDS", "PASS_FIELDS", "State", "Unpack"]
 
 Unpack = Callable[[Any], tuple[Any, Any, Any]]
 
-PASS_FIELDS = ("phase", "prefix", "num_batches_expected", "batch_index", "data_wait_s")
+PASS_FIELDS = (
+    *("phase", "prefix", "num_batches_expected", "batch_index", "data_wait_s", "exits"),
+    "log_owners",
+)
 _LAZY_FIELDS = ("batch", "inputs", "targets", "sample_weight")
 BATCH_FIELDS = (
     *_LAZY_FIELDS,
@@ -65,6 +70,8 @@ class State:
         num_batches_expected (int | None): The length of the loader, if it has one.
         batch_index (int): 0-based index of the batch in the pass.
         data_wait_s (float): Seconds this pass has waited for data so far.
+        exits (contextlib.ExitStack): Runs what is registered with `exits.callback(f, ...)` when the
+            pass ends, last first, also if it raised.
     Batch lifetime:
         batch: The structure the loader gave, tensors of shape (batch, ...) on `device`.
         inputs, targets, sample_weight: The batch unpacked; the last two are None if absent.
@@ -87,7 +94,7 @@ class State:
         *("model", "device", "is_main", "run_dir"),
         *("epoch", "num_epochs", "num_updates", "num_batches", "num_samples", "turn_updates"),
         *("max_epochs", "max_steps", "max_time_s", "logs", "stop", "stop_reason", "requests"),
-        *("needs", "started_at", "eager_requested", "error", "pending", "_buffers", "unpack"),
+        *("needs", "started_at", "eager_requested", "error", "pending", "_buffers", "_logging", "unpack"),
     )
 
     phase: Phase
@@ -95,6 +102,8 @@ class State:
     num_batches_expected: int | None
     batch_index: int
     data_wait_s: float
+    exits: ExitStack
+    log_owners: dict[str, CodeType]
     batch: Any
     inputs: Any
     targets: Any
@@ -139,6 +148,7 @@ class State:
         self.error: BaseException | None = None
         self.pending: Gather | None = None
         self._buffers = {phase: LogBuffer() for phase in Phase}
+        self._logging: set[Phase] = set()
         self.unpack = unpack
 
     def __getattr__(self, name: str) -> Any:
@@ -165,16 +175,30 @@ class State:
             reduce: How the pass reduces it. A mean is weighted by the number of samples.
 
         Raises:
-            TypeError: If `value` is no tensor.
-            DataError: If its shape is not ().
-            ConfigError: If `reduce` is unknown or differs from the first call with this name.
+            TypeError: If `value` is no tensor of shape ().
+            ConfigError: If `reduce` is unknown or differs from the first call with this name, if
+                another callback logs this name, or if the name is reserved.
 
         Syncs: never; the pass is read once, at PASS_END.
         """
         value = check_scalar(name, value)
+        caller = sys._getframe(1).f_code  # pyright: ignore[reportPrivateUsage]
+        if self.log_owners.setdefault(name, caller) is not caller:
+            check_owner(name, self.log_owners[name], caller)
         self.step_values[name] = value
         weight = self.batch_size if reduce == "mean" else 1
         self.log_buffer.add(name, value, weight, reduce)
+
+    def begin_log(self) -> None:
+        """Empty the accumulators; a pass within a pass of the same phase gets its own."""
+        phase, outer = self.phase, self._buffers[self.phase]
+        if phase in self._logging:
+            self._buffers[phase] = LogBuffer()
+            self.exits.callback(self._buffers.__setitem__, phase, outer)
+        else:
+            outer.reset()
+            self._logging.add(phase)
+            self.exits.callback(self._logging.discard, phase)
 
     @property
     def log_buffer(self) -> LogBuffer:
@@ -224,7 +248,10 @@ class State:
         """Write the batch and what it unpacks to."""
         self.pending = None
         self.batch = batch
-        self.inputs, self.targets, self.sample_weight = (self.unpack or default_unpack)(batch)
+        if self.unpack is None:
+            self.inputs, self.targets, self.sample_weight = default_unpack(batch)
+        else:
+            self.inputs, self.targets, self.sample_weight = unpacked(self.unpack, batch)
 
     def unset(self, names: Iterable[str]) -> None:
         """Make fields unset."""

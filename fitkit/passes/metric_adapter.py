@@ -84,22 +84,47 @@ class _TorchMetrics:
         self.metric = metric
 
     def update(self, targets: Any, outputs: Any, weight: Tensor | None) -> None:
-        self.metric.update(outputs, targets)
+        """Add a batch; the state tensors stay the same objects, as a recorded step needs it.
+
+        torchmetrics rebinds its state (`self.total = self.total + x`); what was bound anew is
+        copied into the tensor that was there before.
+        """
+        metric = self.metric
+        before = {name: getattr(metric, name) for name in metric._defaults}
+        try:
+            metric.update(outputs, targets)
+            for name, old in before.items():
+                new = getattr(metric, name)
+                if isinstance(old, Tensor) and new is not old and new.shape == old.shape:
+                    old.copy_(new)
+                else:
+                    before[name] = new
+        finally:
+            for name, tensor in before.items():
+                setattr(metric, name, tensor)
 
     def result(self) -> Any:
+        # A replayed update does not pass through Python, where torchmetrics counts and caches.
+        self.metric._update_count = max(1, self.metric._update_count)
+        self.metric._computed = None
         return self.metric.compute()
 
     def reset(self) -> None:
+        """Reset in place: `metric.reset()` would bind new tensors."""
+        before = {name: getattr(self.metric, name) for name in self.metric._defaults}
         self.metric.reset()
+        for name, old in before.items():
+            new = getattr(self.metric, name)
+            if isinstance(old, Tensor) and old.shape == new.shape and old.device == new.device:
+                setattr(self.metric, name, old.copy_(new))
 
     def snapshot(self) -> dict[str, Any]:
-        state = {name: _copied(value) for name, value in self.metric.metric_state.items()}
-        return {**state, "_update_count": self.metric._update_count}
+        return {name: _copied(value) for name, value in self.metric.metric_state.items()}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
-        self.metric.reset()
         for name, value in snapshot.items():
-            setattr(self.metric, name, value)
+            old = getattr(self.metric, name)
+            setattr(self.metric, name, old.copy_(value) if isinstance(value, Tensor) else value)
 
     def check_device(self, device: torch.device) -> None:
         self.metric.to(device)

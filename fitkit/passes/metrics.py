@@ -44,15 +44,13 @@ class Metrics(Callback):
 
     def __init__(self, metrics: Iterable[Any] | Mapping[str, Any] = ()) -> None:
         self._metrics = adapt_all(metrics)
-        self._outer: list[list[Any]] = []
-
-    def on_open(self, state: State) -> None:
-        """Forget the open passes of a run that failed."""
-        self._outer.clear()
+        self._num_open = 0
 
     def on_pass_begin(self, state: State) -> None:
         """Put the values of an outer pass aside and start from nothing."""
-        self._outer.append([metric.snapshot() for metric in self._metrics])
+        outer = [metric.snapshot() for metric in self._metrics] if self._num_open else []
+        self._num_open += 1
+        state.exits.callback(self._leave, outer)
         for metric in self._metrics:
             metric.check_device(state.device)
             metric.reset()
@@ -65,15 +63,17 @@ class Metrics(Callback):
             metric.update(state.targets, state.outputs, state.sample_weight)
 
     def on_pass_end(self, state: State) -> None:
-        """Read everything at once, then bring back the values of the outer pass."""
-        outer = self._outer.pop()
-        buffer = state.log_buffer
+        """Read everything at once."""
         if hasattr(state, "batch_index"):
             for metric in self._metrics:
                 for name, value in scalars(metric.name, metric.result()):
-                    buffer.add(name, value, reduce="last")
-            values = buffer.read()
+                    state.log(name, value, reduce="last")
+            values = state.log_buffer.read()
             state.logs.update({state.prefix + name: value for name, value in values.items()})
-        if self._outer:
+
+    def _leave(self, outer: list[Any]) -> None:
+        """Bring back the values of the outer pass, if there is one."""
+        self._num_open -= 1
+        if self._num_open:
             for metric, snapshot in zip(self._metrics, outer, strict=True):
                 metric.restore(snapshot)

@@ -1,12 +1,18 @@
 """The train or eval mode of the model's modules."""
 
-from typing import final
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, final
 
 from torch import nn
 
+from fitkit.interop import modules_of
 from fitkit.loop.callback import Callback
 from fitkit.loop.events import Phase
 from fitkit.loop.state import State
+from fitkit.passes.model_watch import ModelWatch
+
+if TYPE_CHECKING:
+    from fitkit.loop.fit_loop import FitLoop
 
 __all__ = ["TrainMode"]
 
@@ -17,6 +23,9 @@ class TrainMode(Callback):
 
     Afterwards every module has the mode it had before, also when the pass raised. Keras layers
     ignore the mode, `Forward` tells them; torch modules inside a Keras model obey it.
+
+    Warns once if a callback changes a mode or a `requires_grad` in the middle of a training pass;
+    in `on_pass_begin` it may, and after that it counts as meant.
 
     Reads:  state.model, state.phase.
     Writes: `module.training` of all modules.
@@ -38,19 +47,38 @@ class TrainMode(Callback):
     """
 
     def __init__(self) -> None:
-        self._modes: list[list[tuple[nn.Module, bool]]] = []
+        self._loop: FitLoop | None = None
+        self._watch: ModelWatch | None = None
+
+    def attach(self, loop: "FitLoop") -> None:
+        """Keep the loop, to name the callback that changed a mode."""
+        self._loop = loop
 
     def on_pass_begin(self, state: State) -> None:
-        """Set the mode of this pass."""
-        self._modes.append([(module, module.training) for module in state.model.modules()])
+        """Set the mode of this pass; it is put back when the pass ends."""
+        state.exits.callback(_restore, [(m, m.training) for m in modules_of(state.model)])
         state.model.train(state.phase is Phase.TRAIN)
 
-    def on_pass_end(self, state: State) -> None:
-        """Restore the mode from before the pass."""
-        for module, training in self._modes.pop():
-            module.training = training
+    def on_batch_begin(self, state: State) -> None:
+        """Look now and then whether somebody changed the modes or what is trainable."""
+        if state.phase is not Phase.TRAIN or state.batch_index & (state.batch_index - 1):
+            return  # after 1, 2, 4, 8, ... batches
+        if state.batch_index == 0:
+            self._watch = self._watch or ModelWatch(state.model)
+            self._watch.remember()
+        else:
+            self._compare()
 
-    def on_close(self, state: State) -> None:
-        """Restore the modes of passes that were left by an error."""
-        while self._modes:
-            self.on_pass_end(state)
+    def on_pass_end(self, state: State) -> None:
+        """Look once more."""
+        if state.phase is Phase.TRAIN and hasattr(state, "batch_index"):
+            self._compare()
+
+    def _compare(self) -> None:
+        if self._watch is not None and self._loop is not None:
+            self._watch.warn_of_changes(self._loop.callbacks)
+
+
+def _restore(modes: Iterable[tuple[nn.Module, bool]]) -> None:
+    for module, training in modes:
+        module.training = training

@@ -13,6 +13,7 @@ from fitkit.record.backends.cudagraph import cudagraph
 from fitkit.record.backends.inductor import inductor
 from fitkit.record.backends.interpret import interpret
 from fitkit.record.grads import Gradients
+from fitkit.record.passes.purity import draws_random
 from fitkit.record.step_graph import StepGraph
 
 BACKENDS = ("interpret", "inductor", "cudagraph")
@@ -33,6 +34,7 @@ class Program:
         trace_s: Seconds the trace took.
         compile_s: Seconds spent in `compile`.
         num_replays: Steps run so far.
+        num_replays_of_backend: Steps run so far by the present backend.
     """
 
     def __init__(self, step: StepGraph, *, gradients: Gradients | None = None) -> None:
@@ -42,6 +44,7 @@ class Program:
         self.trace_s = step.trace_s
         self.compile_s = 0.0
         self.num_replays = 0
+        self.num_replays_of_backend = 0
         self._gradients = gradients or Gradients(())
         self._run = interpret(step)
         self._nest = _nester(step.spec)
@@ -59,7 +62,13 @@ class Program:
         begin = time.perf_counter()
         self._run = _compile(backend, self.step, inputs, options)
         self.backend = backend
+        self.num_replays_of_backend = 0
         self.compile_s += time.perf_counter() - begin
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether eager code draws the same random numbers from the same generator state."""
+        return self.backend != "cudagraph" or not draws_random(self.step)
 
     def __call__(self, inputs: Sequence[Tensor]) -> Any:
         """Run one step on new inputs, shaped like the ones traced.
@@ -72,6 +81,7 @@ class Program:
             flat = self._run(inputs)
         self._gradients.leave()
         self.num_replays += 1
+        self.num_replays_of_backend += 1
         return self._nest(flat)
 
 

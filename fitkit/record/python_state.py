@@ -13,6 +13,7 @@ from typing import Any, cast, final
 from torch import Tensor, nn
 
 from fitkit.interop import modules_of
+from fitkit.loop.callback import Callback
 from fitkit.record.refused import Refused
 
 __all__ = ["PythonState"]
@@ -21,7 +22,12 @@ _SCALARS = (int, float, bool, str, type(None), complex, bytes)
 _LIBRARIES = frozenset({"torch", "keras", "numpy", "torchmetrics", "builtins", "collections"})
 # Written in every eager update of a metric, and read by nobody in the region.
 _BOOKKEEPING = frozenset({"_computed", "_update_count", "_update_called", "_forward_cache"})
-_VARIABLES = ("keras.src.backend.common", "keras.src.backend.torch.core", "torch.nn.modules.cont")
+_VARIABLES = (
+    "keras.src.backend.Variable",
+    "keras.src.backend.common",
+    "keras.src.backend.torch.core",
+    "torch.nn.modules.cont",
+)
 _MAX_DEPTH = 4
 _MAX_CONTAINER = 64
 
@@ -36,11 +42,24 @@ class PythonState:
         model: All its modules are watched.
         roots: Callbacks of the step region; what they hold is watched as well.
         functions: Functions called in the region; their closures and globals are watched.
+        before: What was watched until now; equal attributes keep their version.
+
+    Attributes:
+        parameters: All parameters of the model, whose `requires_grad` belongs into a key.
+        keyed: The callbacks with a `step_key` of their own.
     """
 
     def __init__(
-        self, model: nn.Module, roots: Iterable[object], functions: Iterable[Callable[..., Any]]
+        self,
+        model: nn.Module,
+        roots: Iterable[Callback],
+        functions: Iterable[Callable[..., Any]],
+        *,
+        before: "PythonState | None" = None,
     ) -> None:
+        roots = list(roots)
+        self.parameters = list(model.parameters())
+        self.keyed = [root for root in roots if type(root).step_key is not Callback.step_key]
         self._holders: list[_Holder] = []
         self._ids: set[int] = set()
         for module in modules_of(model):
@@ -50,11 +69,11 @@ class PythonState:
             self._add_object(root, depth=0)
         for function in functions:
             self._add_function(function)
-        self._versions: dict[Values, int] = {}
+        # A fingerprint holds ids; the values it was made of are kept, so that no id comes back.
+        self._versions: dict[Values, tuple[int, list[Values]]] = before._versions if before else {}
         self._seen = [holder.read() for holder in self._holders]
         self._fingerprints: list[Values] = [_fingerprint(values) for values in self._seen]
-        self._version = 0
-        self._versions[tuple(self._fingerprints)] = 0
+        self._version = self._number()
 
     def version(self) -> int:
         """Return a number that is the same whenever all watched attributes are."""
@@ -66,9 +85,12 @@ class PythonState:
                 self._fingerprints[index] = _fingerprint(now)
                 changed = True
         if changed:
-            key = tuple(self._fingerprints)
-            self._version = self._versions.setdefault(key, len(self._versions))
+            self._version = self._number()
         return self._version
+
+    def _number(self) -> int:
+        key = tuple(self._fingerprints)
+        return self._versions.setdefault(key, (len(self._versions), list(self._seen)))[0]
 
     def snapshot(self) -> list[Values]:
         """Return everything watched as it is now."""
@@ -91,29 +113,34 @@ class PythonState:
         package = _package(type(thing))
         if package != "fitkit":  # fitkit's own callbacks keep nothing the region depends on
             self._holders.append(_AttributeHolder(thing, package in _LIBRARIES))
-        for name, value in list(vars(thing).items()):
+        watched = package != "fitkit"
+        attributes: dict[str, Any] = vars(thing)
+        for name, value in list(attributes.items()):
             # What libraries keep in private and in containers is bookkeeping and variables.
             if package not in _LIBRARIES or not (name[0] == "_" or isinstance(value, dict | list)):
-                self._add_value(value, type(thing).__name__, depth + 1)
+                self._add_value(value, type(thing).__name__, depth + 1, watched)
 
-    def _add_value(self, value: Any, owner: str, depth: int) -> None:
+    def _add_value(self, value: Any, owner: str, depth: int, watched: bool) -> None:
         if isinstance(value, dict | list):
-            self._add_container(cast("dict[Any, Any] | list[Any]", value), owner, depth)
+            self._add_container(cast("dict[Any, Any] | list[Any]", value), owner, depth, watched)
         elif isinstance(value, tuple):
             for item in cast("tuple[Any, ...]", value)[:_MAX_CONTAINER]:
-                self._add_value(item, owner, depth)
+                self._add_value(item, owner, depth, watched)
         elif isinstance(value, FunctionType | MethodType):
             self._add_function(value)
         elif not isinstance(value, nn.Module):
             self._add_object(value, depth)
 
-    def _add_container(self, value: "dict[Any, Any] | list[Any]", owner: str, depth: int) -> None:
+    def _add_container(
+        self, value: "dict[Any, Any] | list[Any]", owner: str, depth: int, watched: bool
+    ) -> None:
         if id(value) in self._ids or depth > _MAX_DEPTH or len(value) > _MAX_CONTAINER:
             return
         self._ids.add(id(value))
-        self._holders.append(_ContainerHolder(value, owner))
+        if watched:
+            self._holders.append(_ContainerHolder(value, owner))
         for item in list(value.values()) if isinstance(value, dict) else value:
-            self._add_value(item, owner, depth + 1)
+            self._add_value(item, owner, depth + 1, watched)
 
     def _add_function(self, function: Callable[..., Any]) -> None:
         function = getattr(function, "__func__", function)
@@ -161,12 +188,10 @@ class _AttributeHolder(_Holder):
         self.owner = type(thing).__name__
         self._dict: dict[str, object] = vars(thing)
         self._open = not of_library
-        self._names = tuple(
-            name
-            for name, value in self._dict.items()
-            if not of_library or (name[0] != "_" and isinstance(value, (*_SCALARS, Callable)))
-        )
-        self._get = itemgetter(*self._names) if len(self._names) > 1 else self._get_few
+        public = [name for name, value in self._dict.items() if _is_public(name, value)]
+        self._names: tuple[str, ...] = tuple(public if of_library else self._dict)
+        get: Any = itemgetter(*self._names) if len(self._names) > 1 else self._get_few
+        self._get: Callable[[dict[str, object]], Values] = get
 
     def _get_few(self, held: dict[str, object]) -> Values:
         return tuple(held[name] for name in self._names)
@@ -251,11 +276,16 @@ def _content(cell: Any) -> object:
         return _EMPTY
 
 
+def _is_public(name: str, value: object) -> bool:
+    return name[0] != "_" and (isinstance(value, _SCALARS) or callable(value))
+
+
 def _is_watched(thing: Any) -> bool:
     if isinstance(thing, Tensor | type | FunctionType) or not hasattr(thing, "__dict__"):
         return False
     unwatched = ("fitkit.loop", "fitkit.record", "threading", "logging", *_VARIABLES)
-    return not type(thing).__module__.startswith(unwatched)
+    kind: type[Any] = type(thing)
+    return not f"{kind.__module__}.{kind.__name__}".startswith(unwatched)
 
 
 def _package(thing: Any) -> str:
@@ -263,7 +293,7 @@ def _package(thing: Any) -> str:
 
 
 def _fingerprint(values: Values) -> Values:
-    """Return something hashable that is equal where the values are: scalars by value, else by id."""
+    """Return something hashable, equal where the values are: scalars by value, others by id."""
     return tuple(
         (type(value), value) if isinstance(value, _SCALARS) else id(value) for value in values
     )

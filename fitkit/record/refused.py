@@ -5,6 +5,8 @@ import sys
 from types import FrameType
 from typing import final
 
+from fitkit.loop.events import Event
+
 # Frames of these packages are never "the user's line": they run on the user's behalf.
 _LIBRARIES = frozenset({"torch", "keras", "fitkit", "numpy", "torchmetrics"})
 _RECORDER = "fitkit.record"
@@ -23,6 +25,13 @@ class Refused(Exception):
         super().__init__(f"{reason} ({where})" if where else reason)
         self.reason = reason
         self.where = where
+        self.event: Event | None = None
+        self.callback = ""
+
+    def __str__(self) -> str:
+        """Return callback, event, reason and line, as far as they are known."""
+        hook = f"{self.callback} at {self.event.name}: " if self.event is not None else ""
+        return hook + super().__str__()
 
 
 def culprit(frames: list[FrameType]) -> str:

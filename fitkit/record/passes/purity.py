@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from fitkit.record.step_graph import StepGraph
+
 
 def is_pure(node: fx.Node) -> bool:
     """Tell whether a node is one operation that writes nothing and draws nothing random."""
@@ -26,3 +28,9 @@ def compute(node: fx.Node, values: dict[fx.Node, Tensor]) -> Any:
     target: Any = node.target
     with torch.no_grad():
         return target(*args, **kwargs)
+
+
+def draws_random(step: StepGraph) -> bool:
+    """Tell whether the step draws random numbers."""
+    tags = (getattr(node.target, "tags", ()) for node in step.module.graph.nodes)
+    return any(torch.Tag.nondeterministic_seeded in tag for tag in tags)

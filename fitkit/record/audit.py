@@ -1,0 +1,99 @@
+"""Fence: now and then a step runs both ways from one state, and the results are compared.
+
+It catches what the other fences cannot see: a program that was right once and is not any more.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fitkit.record.passes.writes import written_placeholders
+from fitkit.record.program import Program
+from fitkit.record.step_graph import StepGraph
+
+__all__ = ["audit", "is_due"]
+
+# Compiled arithmetic is equal within rounding. What counts is the error relative to the change a
+# step makes; counters of metrics (0-d) may flip a sample where two outputs are all but equal.
+_TOLERANCE = 1e-2
+_TOLERANCE_0D = 0.1
+_ROUNDING = 2e-6
+
+
+def is_due(program: Program) -> bool:
+    """Return whether the next replay is one of the first, second, fourth, eighth, ... ."""
+    count = program.num_replays_of_backend + 1
+    return count & (count - 1) == 0 and program.repeatable
+
+
+def audit(
+    program: Program,
+    inputs: Sequence[Tensor],
+    run_eagerly: Callable[[], None],
+    results: Callable[[], dict[str, Any]],
+) -> str | None:
+    """Replay a step, undo it, run it eagerly, and compare.
+
+    Args:
+        program: What replays the step.
+        inputs: The inputs of this step.
+        run_eagerly: Runs the same step with Python.
+        results: Returns what the eager step has published, by name.
+
+    Returns:
+        What differs most, or None. The state is that of the eager step either way.
+
+    Syncs: yes, it compares on the host. Happens log2(replays) times.
+    """
+    state = _written(program.step)
+    before = [tensor.clone() for tensor in state]
+    generators = _generator_states(state)
+    replayed = dict(program(inputs))
+    after_replay = [tensor.clone() for tensor in state]
+    with torch.no_grad():
+        for tensor, value in zip(state, before, strict=True):
+            tensor.copy_(value)
+    _restore_generators(generators)
+    run_eagerly()
+    exact = program.backend == "interpret"
+    eager = results()
+    pairs = [
+        (f"state tensor of shape {tuple(now.shape)}", replay, now, old)
+        for replay, now, old in zip(after_replay, state, before, strict=True)
+    ]
+    pairs += [(n, replayed[n], v, torch.zeros_like(v)) for n, v in eager.items() if n in replayed]
+    return next((name for name, *values in pairs if _differ(*values, exact=exact)), None)
+
+
+def _written(step: StepGraph) -> list[Tensor]:
+    indices = (step.placeholders.index(node) for node in written_placeholders(step.module.graph))
+    return [step.state[i - step.num_inputs] for i in indices if i >= step.num_inputs]
+
+
+def _differ(replay: Tensor, eager: Tensor, before: Tensor, *, exact: bool) -> bool:
+    if exact and not eager.is_floating_point():
+        return not torch.equal(replay, eager)
+    a, b, old = (t.detach().double() for t in (replay, eager, before))
+    error = torch.nan_to_num((a - b).abs()).amax() if a.numel() else torch.zeros(())
+    rounding = _ROUNDING * b.abs().amax() if b.numel() else 0.0
+    tolerance = _TOLERANCE_0D if a.dim() == 0 else _TOLERANCE
+    # Interpreted programs differ only where `alpha=tensor` was rewritten, by a rounding.
+    allowed = rounding if exact else rounding + tolerance * (b - old).abs().amax()
+    return bool(error > allowed)  # sync: log2(replays) times
+
+
+def _generator_states(tensors: Sequence[Tensor]) -> list[tuple[torch.device, Tensor]]:
+    states = [(torch.device("cpu"), torch.get_rng_state())]
+    for device in {tensor.device for tensor in tensors if tensor.device.type == "cuda"}:
+        states.append((device, torch.cuda.get_rng_state(device)))
+    return states
+
+
+def _restore_generators(states: list[tuple[torch.device, Tensor]]) -> None:
+    for device, state in states:
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(state, device)
+        else:
+            torch.set_rng_state(state)

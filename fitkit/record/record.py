@@ -1,0 +1,211 @@
+"""Record: the step region traced once through all its callbacks, then replayed without Python."""
+
+import warnings
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Literal, final, get_args
+
+import torch
+
+from fitkit.errors import ConfigError
+from fitkit.loop.callback import Callback
+from fitkit.loop.runner import nothing_recorded
+from fitkit.loop.state import State
+from fitkit.record.python_state import PythonState
+from fitkit.record.recording import Recorder, Recording
+from fitkit.record.refused import Refused
+from fitkit.record.region import StepInputs, step_functions, step_inputs
+from fitkit.record.report import render_report
+from fitkit.record.tiers import Tiers
+
+if TYPE_CHECKING:
+    from fitkit.loop.fit_loop import FitLoop
+
+__all__ = ["Record"]
+
+Backend = Literal["auto", "interpret", "inductor", "cudagraph"]
+_MAX_PROGRAMS = 16
+
+
+@final
+class Record(Callback):
+    """Trace the step region once through all its callbacks, then replay it without Python.
+
+    The first step of every kind (phase, turn, batch shape, ...) runs eagerly, because it builds
+    what is built lazily. The second is traced; from then on the program runs. Weights, optimizer
+    slots and metrics stay where they are and are changed in place, so whatever is assigned to
+    them between two steps takes effect. What a program depends on besides tensors is its key: a
+    changed flag, attribute, shape or stack gives a new program.
+
+    A step that cannot be replayed right is refused: it runs eagerly, with one warning that names
+    callback, event and line. If only UPDATE_METRICS is refused, only that part runs eagerly.
+
+    Args:
+        backend: "interpret" replays the very operations of the eager step, bit for bit.
+            "inductor" compiles them, equal within rounding; a compile takes seconds. "cudagraph"
+            captures what inductor compiled; CUDA only. "auto" is "cudagraph" on CUDA; on a CPU
+            "interpret", then "inductor" if the replays still planned pay for the compile.
+        strict: Raise a refusal instead of running eagerly.
+        max_programs: Beyond so many kinds of step, new ones run eagerly.
+
+    Reads:  what the recorded callbacks read.
+    Writes: what the recorded callbacks write: state.loss, losses, step_values; outputs where a
+        callback needs them. Gradients are not on the weights after a replayed step unless a
+        callback declares `needs = {"gradients"}`.
+    Logs:   nothing; `loop.record_report()` tells what was recorded.
+    Syncs:  never per step.
+    Raises: ConfigError for an unknown backend or a second Record; Refused if strict.
+
+    Example:
+        ```python
+        import torch
+        from fitkit import FitLoop, Record, TensorLoader, supervised
+
+        model = torch.nn.Linear(4, 1)
+        loop = FitLoop(model, TensorLoader(torch.randn(64, 4), torch.randn(64, 1)))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        loop.attach(supervised(loss=torch.nn.MSELoss(), optimizer=optimizer), Record("interpret"))
+        loop.fit(epochs=3)
+        print(loop.record_report())
+        ```
+    """
+
+    def __init__(
+        self,
+        backend: Backend = "auto",
+        *,
+        strict: bool = False,
+        max_programs: int = _MAX_PROGRAMS,
+    ) -> None:
+        if backend not in get_args(Backend):
+            raise ConfigError(
+                f"Record(backend={backend!r}) is unknown\n"
+                f"Use one of: {', '.join(get_args(Backend))}."
+            )
+        self.backend: Backend = backend
+        self.strict = strict
+        self.max_programs = max_programs
+        self.recordings: dict[Hashable, Recording] = {}
+        self._recorder: Recorder | None = None
+        self._tiers = Tiers(backend)
+        self._python: PythonState | None = None
+        self._version = -1
+        self._warned: set[str] = set()
+        self._told: list[Refused] = []
+
+    def attach(self, loop: "FitLoop") -> None:
+        """Take over running the step region."""
+        if loop.runner.run_step != loop.runner.run_region:
+            raise ConfigError("the loop already has a Record\nAttach one Record per loop.")
+        self._recorder = Recorder(loop.runner)
+        loop.runner.run_step = self.run_step
+        loop.runner.report = self.report
+
+    def detach(self, loop: "FitLoop") -> None:
+        """Give the step region back to Python."""
+        loop.runner.run_step = loop.runner.run_region
+        loop.runner.report = nothing_recorded
+        self.recordings.clear()
+        self._recorder = None
+
+    def report(self) -> str:
+        """Return what was recorded: nodes, seconds, replays, eager steps and why."""
+        return render_report(self.recordings.values())
+
+    def on_pass_begin(self, state: State) -> None:
+        """Look anew at what the step can reach: layers may have been added or replaced."""
+        recorder = self._recorder_now()
+        bus = recorder.bus
+        if bus.version != self._version:
+            self.recordings.clear()  # they hold hooks that may be gone
+            self._version = bus.version
+        callbacks = bus.step_callbacks
+        hooks = [function for callback in callbacks for function in step_functions(callback)]
+        self._python = PythonState(state.model, callbacks, hooks, before=self._python)
+
+    def run_step(self) -> None:
+        """Run the step region of the current batch and turn."""
+        state = self._recorder_now().state
+        if self._recorder_now().bus.version != self._version or self._python is None:
+            self.on_pass_begin(state)
+        inputs = step_inputs(state)
+        key = self._key(state, inputs)
+        recording = self._recording(key, state)
+        if recording is None or state.eager_requested or recording.num_eager == 0:
+            self._run_eagerly(recording)
+            self._rekey(key, self._key(state, inputs))
+            return
+        if recording.program is None and recording.refusal is None:
+            self._trace(recording, inputs)
+        if recording.program is None:
+            self._run_eagerly(recording)
+            return
+        self._tiers.promote(recording, inputs, state)
+        recording.replay(inputs)
+        self._tell(recording)
+
+    def _rekey(self, old: Hashable, new: Hashable) -> None:
+        """File a first step under what it has become: it built what is built lazily."""
+        if old != new and old in self.recordings and self.recordings[old].num_eager == 1:
+            self.recordings.setdefault(new, self.recordings.pop(old))
+
+    def _run_eagerly(self, recording: Recording | None) -> None:
+        recorder = self._recorder_now()
+        recorder.state.eager_requested = False
+        if recording is None:
+            recorder.runner.run_region()
+        else:
+            recording.run_eagerly()
+
+    def _key(self, state: State, inputs: StepInputs) -> Hashable:
+        assert self._python is not None  # noqa: S101  # run_step has made it
+        return (
+            state.phase,
+            state.turn,
+            state.opens_update,
+            state.closes_update,
+            inputs.key,
+            self._python.version(),
+            tuple([parameter.requires_grad for parameter in self._python.parameters]),
+            tuple([callback.step_key for callback in self._python.keyed]),
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_autocast_enabled(state.device.type),
+        )
+
+    def _recording(self, key: Hashable, state: State) -> Recording | None:
+        recording = self.recordings.get(key)
+        if recording is None and len(self.recordings) < self.max_programs:
+            turn = f" turn {state.turn}" if state.turn else ""
+            title = f"{state.phase}{turn}, batch of {state.batch_size}"
+            recording = self.recordings[key] = Recording(self._recorder_now(), title)
+        elif recording is None:
+            self._warn(
+                f"Record met more than {self.max_programs} kinds of step; new ones run eagerly.\n"
+                "If batch shapes vary, pad them to a few lengths (bucketing). If an attribute of "
+                "the model, the optimizer or a callback changes at every step, make it a tensor."
+            )
+        return recording
+
+    def _trace(self, recording: Recording, inputs: StepInputs) -> None:
+        assert self._python is not None  # noqa: S101  # run_step has made it
+        recording.trace(inputs, self._python)
+        self._tell(recording)
+
+    def _tell(self, recording: Recording) -> None:
+        """Say once why a step, or a part of it, runs eagerly."""
+        if recording.refusal is None or recording.refusal in self._told:
+            return
+        self._told.append(recording.refusal)
+        if self.strict:
+            raise recording.refusal
+        part = "UPDATE_METRICS" if recording.program else "the step"
+        self._warn(f"Record runs {part} eagerly ({recording.title}): {recording.refusal}")
+
+    def _warn(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            warnings.warn(message, stacklevel=2)
+
+    def _recorder_now(self) -> Recorder:
+        if self._recorder is None:
+            raise ConfigError("this Record is not attached to a loop\nUse loop.attach(Record()).")
+        return self._recorder

@@ -1,0 +1,201 @@
+"""The step region as a function of tensors: what of the state goes in, and what comes out."""
+
+from collections.abc import Callable, Generator, Hashable, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from fitkit.data import Gather
+from fitkit.data.structure import leaves, map_leaves
+from fitkit.loop.callback import Callback, listens_to
+from fitkit.loop.events import REGION, Phase, hook_name
+from fitkit.loop.listener import Listener
+from fitkit.loop.state import State
+from fitkit.record.refused import Refused
+
+__all__ = [
+    "StepInputs",
+    "publish",
+    "published",
+    "step_functions",
+    "step_inputs",
+    "substituted",
+]
+
+_FIELDS = ("inputs", "targets", "sample_weight")
+# Host fields that change from step to step: a traced step that reads or writes one of them would
+# keep what it was, so it is refused.
+_HOST_FIELDS = frozenset(
+    {"epoch", "num_epochs", "num_updates", "num_batches", "num_samples", "turn_updates"}
+    | {"batch_index", "data_wait_s", "num_batches_expected", "prefix", "logs", "requests"}
+    | {"max_epochs", "max_steps", "max_time_s", "stop", "stop_reason", "started_at", "elapsed_s"}
+)
+
+
+class StepInputs(NamedTuple):
+    """What of the state the step region depends on.
+
+    Attributes:
+        tensors: The tensors that differ from step to step, in a fixed order.
+        key: Their layout and everything else that is no tensor; equal keys, equal programs.
+    """
+
+    tensors: list[Tensor]
+    key: Hashable
+
+
+def step_inputs(state: State) -> StepInputs:
+    """Return the tensors of the batch and of `state.extra`. Gathers nothing, syncs never."""
+    tensors: list[Tensor] = []
+    layout: list[object] = []
+    if state.pending is not None:
+        tensors.append(state.pending.index)
+        layout += [id(array) for _, array in leaves(state.pending.arrays)]
+    else:
+        for name in _FIELDS:
+            _collect(getattr(state, name), tensors, layout)
+    extra = vars(state.extra)
+    if extra:
+        layout.extend(extra)
+        _collect(list(extra.values()), tensors, layout)
+    layout += [(t.shape, t.dtype, t.device, t.stride(), t.requires_grad) for t in tensors]
+    return StepInputs(tensors, tuple(layout))
+
+
+def _collect(value: Any, tensors: list[Tensor], layout: list[object]) -> None:
+    if isinstance(value, Tensor):
+        tensors.append(value)
+        layout.append("tensor")
+    elif isinstance(value, dict):
+        layout += [dict, *cast("dict[Any, Any]", value)]
+        for item in cast("dict[Any, Any]", value).values():
+            _collect(item, tensors, layout)
+    elif isinstance(value, list | tuple):
+        layout += [type(cast(Any, value)), len(cast(Any, value))]
+        for item in cast("Sequence[Any]", value):
+            _collect(item, tensors, layout)
+    elif isinstance(value, Hashable):
+        layout += [type(value), value]
+    else:
+        layout.append(id(value))
+
+
+@contextmanager
+def substituted(state: State, tensors: Sequence[Tensor]) -> Generator[None]:
+    """Put `tensors` in the place of those of `step_inputs`; put everything back afterwards.
+
+    While it lasts, the state refuses access to host fields.
+    """
+    names = (*_FIELDS, "batch", "outputs", "loss", "losses", "grad_scale", "step_values")
+    before = {name: object.__getattribute__(state, name) for name in names if _is_set(state, name)}
+    pending, extra = state.pending, dict(vars(state.extra))
+    supply = iter(tensors)
+    if pending is not None:
+        state.pending = Gather(pending.arrays, next(supply))
+    else:
+        for name in _FIELDS:
+            setattr(state, name, _replaced(before[name], supply))
+        _replace_batch(state, before)
+    for name, value in extra.items():
+        setattr(state.extra, name, _replaced(value, supply))
+    state.losses, state.step_values = {}, {}
+    state.__class__ = _TracedState
+    try:
+        yield
+    finally:
+        state.__class__ = State
+        state.unset(names)
+        for name, value in before.items():
+            setattr(state, name, value)
+        state.pending = pending
+        vars(state.extra).clear()
+        vars(state.extra).update(extra)
+
+
+def _replace_batch(state: State, before: dict[str, Any]) -> None:
+    """Rebuild `state.batch` from the new fields; leave it unset if it holds anything else."""
+    state.unset(("batch",))
+    known: dict[int, Any] = {}
+    for name in _FIELDS:
+        pairs = zip(leaves(before[name]), leaves(getattr(state, name)), strict=True)
+        known.update((id(old), new) for (_, old), (_, new) in pairs)
+    if all(id(leaf) in known for _, leaf in leaves(before["batch"])):
+        state.batch = map_leaves(lambda leaf: known[id(leaf)], before["batch"])
+
+
+def _is_set(state: State, name: str) -> bool:
+    try:
+        object.__getattribute__(state, name)
+    except AttributeError:
+        return False
+    return True
+
+
+def _replaced(value: Any, supply: Any) -> Any:
+    def replace(leaf: Any) -> Any:
+        return next(supply) if isinstance(leaf, Tensor) else leaf
+
+    return map_leaves(replace, value)
+
+
+class _TracedState(State):
+    """The state while its step region is traced."""
+
+    __slots__ = ()
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _HOST_FIELDS:
+            raise Refused(f"the step reads state.{name}, which is Python's and changes")
+        return super().__getattribute__(name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in _HOST_FIELDS:
+            raise Refused(f"the step writes state.{name}, which only happens in Python")
+        super().__setattr__(name, value)
+
+
+def published(state: State, given: Sequence[Tensor], *, outputs: bool) -> dict[str, Any]:
+    """Return what the step region has written, by the name under which `publish` puts it back.
+
+    Args:
+        state: The state after the region.
+        given: The inputs of the step: what is only handed through is not published.
+        outputs: Whether somebody reads the outputs after the region.
+    """
+    inputs = set(map(id, given))
+    result: dict[str, Any] = {}
+    if _is_set(state, "loss"):
+        result["loss"] = state.loss.detach()
+    for field in ("losses", "step_values"):
+        for name, value in getattr(state, field).items():
+            result[f"{field}/{name}"] = value.detach()
+    if outputs:
+        result["outputs"] = map_leaves(torch.detach, state.outputs)
+    if _is_set(state, "step_logs"):
+        result["step_logs"] = state.step_logs
+    for name, value in vars(state.extra).items():
+        if isinstance(value, Tensor) and id(value) not in inputs:
+            result[f"extra/{name}"] = value.detach()
+    return result
+
+
+def publish(state: State, results: dict[str, Any]) -> None:
+    """Write the results of a program to the state, where the region would have left them."""
+    for path, value in results.items():
+        field, _, name = path.partition("/")
+        if not name:
+            setattr(state, field, value)
+        elif field == "extra":
+            setattr(state.extra, name, value)
+        else:
+            getattr(state, field)[name] = value
+
+
+def step_functions(callback: Callback) -> list[Callable[..., Any]]:
+    """Return the functions of a callback that run in the step region."""
+    if isinstance(callback, Listener):
+        return [callback.function]
+    hooks = (event for event in REGION[Phase.TRAIN] if listens_to(callback, event))
+    return [getattr(type(callback), hook_name(event)) for event in hooks]
