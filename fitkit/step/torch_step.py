@@ -1,14 +1,19 @@
 """APPLY, with a torch optimizer."""
 
 import warnings
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 from fitkit.errors import ConfigError
 from fitkit.interop import trainable_parameters
-from fitkit.loop.callback import TRAIN_ONLY, Callback
+from fitkit.loop.callback import TRAIN_ONLY, Callback, filled_by
+from fitkit.loop.events import Event
 from fitkit.loop.state import State
+
+if TYPE_CHECKING:
+    from fitkit.loop.fit_loop import FitLoop
 
 __all__ = ["TorchStep"]
 
@@ -49,24 +54,37 @@ class TorchStep(Callback):
             )
         self.optimizer = optimizer
 
+    @property
+    def parameters(self) -> list[Tensor]:
+        """Every tensor the optimizer holds."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def attach(self, loop: "FitLoop") -> None:
+        """Keep the loop: the optimizers of other turns may hold what this one leaves out."""
+        self._loop = loop
+
     def on_fit_begin(self, state: State) -> None:
         """Check that the optimizer and the model hold the same tensors."""
-        held = [p for group in self.optimizer.param_groups for p in group["params"]]
         everything = {id(parameter) for parameter in state.model.parameters()}
-        orphans = [p for p in held if id(p) not in everything]
+        orphans = [p for p in self.parameters if id(p) not in everything]
         if orphans:
             raise ConfigError(
                 f"the optimizer holds {len(orphans)} parameters that are not the model's, first of "
                 f"shape {tuple(orphans[0].shape)}\n"
                 "Make the optimizer from model.parameters() after building or moving the model."
             )
-        known = {id(parameter) for parameter in held}
+        self._warn_of_missing(state)
+
+    def _warn_of_missing(self, state: State) -> None:
+        applying = [c for c in self._loop.callbacks if Event.APPLY in filled_by(c)]
+        steps = [callback for callback in applying if isinstance(callback, TorchStep)]
+        known = {id(parameter) for step in steps for parameter in step.parameters}
         missing = [n for n, p in trainable_parameters(state.model) if id(p) not in known]
-        if missing:
+        if missing and steps == applying:  # of any other callback it is not known what it updates
             warnings.warn(
                 f"the optimizer leaves out {len(missing)} trainable parameters of the model, first "
                 f"'{missing[0]}'\nAdd them to it, or freeze them.",
-                stacklevel=2,
+                stacklevel=3,
             )
 
     def on_apply(self, state: State) -> None:
