@@ -6,7 +6,7 @@ that changes one of them while it is traced is refused (a counter, a rebound ten
 """
 
 from collections.abc import Callable, Iterable
-from operator import is_, itemgetter
+from operator import is_
 from types import FunctionType, MethodType
 from typing import Any, cast, final
 
@@ -14,14 +14,19 @@ from torch import Tensor, nn
 
 from fitkit.interop import modules_of
 from fitkit.loop.callback import Callback
+from fitkit.record.holders import (
+    AttributeHolder,
+    ContainerHolder,
+    FunctionHolder,
+    Holder,
+    Values,
+    fingerprint,
+)
 from fitkit.record.refused import Refused
 
 __all__ = ["PythonState"]
 
-_SCALARS = (int, float, bool, str, type(None), complex, bytes)
 _LIBRARIES = frozenset({"torch", "keras", "numpy", "torchmetrics", "builtins", "collections"})
-# Written in every eager update of a metric, and read by nobody in the region.
-_BOOKKEEPING = frozenset({"_computed", "_update_count", "_update_called", "_forward_cache"})
 _VARIABLES = (
     "keras.src.backend.Variable",
     "keras.src.backend.common",
@@ -30,8 +35,6 @@ _VARIABLES = (
 )
 _MAX_DEPTH = 4
 _MAX_CONTAINER = 64
-
-Values = tuple[object, ...]
 
 
 @final
@@ -60,7 +63,7 @@ class PythonState:
         roots = list(roots)
         self.parameters = list(model.parameters())
         self.keyed = [root for root in roots if type(root).step_key is not Callback.step_key]
-        self._holders: list[_Holder] = []
+        self._holders: list[Holder] = []
         self._ids: set[int] = set()
         for module in modules_of(model):
             self._add_object(module, depth=_MAX_DEPTH - 1)
@@ -72,7 +75,7 @@ class PythonState:
         # A fingerprint holds ids; the values it was made of are kept, so that no id comes back.
         self._versions: dict[Values, tuple[int, list[Values]]] = before._versions if before else {}
         self._seen = [holder.read() for holder in self._holders]
-        self._fingerprints: list[Values] = [_fingerprint(values) for values in self._seen]
+        self._fingerprints: list[Values] = [fingerprint(values) for values in self._seen]
         self._version = self._number()
 
     def version(self) -> int:
@@ -82,7 +85,7 @@ class PythonState:
             now, before = holder.read(), self._seen[index]
             if len(now) != len(before) or not all(map(is_, now, before)):
                 self._seen[index] = now
-                self._fingerprints[index] = _fingerprint(now)
+                self._fingerprints[index] = fingerprint(now)
                 changed = True
         if changed:
             self._version = self._number()
@@ -112,9 +115,9 @@ class PythonState:
         self._ids.add(id(thing))
         package = _package(type(thing))
         if package != "fitkit":  # fitkit's own callbacks keep nothing the region depends on
-            self._holders.append(_AttributeHolder(thing, package in _LIBRARIES))
+            self._holders.append(AttributeHolder(thing, package in _LIBRARIES))
         watched = package != "fitkit"
-        attributes: dict[str, Any] = vars(thing)
+        attributes = cast(dict[str, Any], vars(thing))
         for name, value in list(attributes.items()):
             # What libraries keep in private and in containers is bookkeeping and variables.
             if package not in _LIBRARIES or not (name[0] == "_" or isinstance(value, dict | list)):
@@ -138,7 +141,7 @@ class PythonState:
             return
         self._ids.add(id(value))
         if watched:
-            self._holders.append(_ContainerHolder(value, owner))
+            self._holders.append(ContainerHolder(value, owner))
         for item in list(value.values()) if isinstance(value, dict) else value:
             self._add_value(item, owner, depth + 1, watched)
 
@@ -149,154 +152,19 @@ class PythonState:
         if _package(function) in _LIBRARIES | {"fitkit"}:
             return
         self._ids.add(id(function))
-        self._holders.append(_FunctionHolder(function))
-
-
-class _Holder:
-    """Some named values that live together."""
-
-    owner: str
-
-    def read(self) -> Values:
-        """Return the values now."""
-        raise NotImplementedError
-
-    def write(self, values: Values) -> None:
-        """Put values back."""
-        raise NotImplementedError
-
-    def changed(self, before: Values) -> str | None:
-        """Return the name of the first value that is another one than before."""
-        now = self.read()
-        if len(now) == len(before) and all(map(is_, now, before)):
-            return None
-        old, new = _fingerprint(before), _fingerprint(now)
-        pairs = zip(self.names(), old, new, strict=False)
-        first = next((name for name, was, is_now in pairs if was != is_now), None)
-        return first if first or len(now) == len(before) else "its items"
-
-    def names(self) -> list[str]:
-        """Return what the values are called."""
-        raise NotImplementedError
-
-
-@final
-class _AttributeHolder(_Holder):
-    """The attributes of an object; of a library's object only the public ones, and scalars."""
-
-    def __init__(self, thing: Any, of_library: bool) -> None:
-        self.owner = type(thing).__name__
-        self._dict: dict[str, object] = vars(thing)
-        self._open = not of_library
-        public = [name for name, value in self._dict.items() if _is_public(name, value)]
-        self._names: tuple[str, ...] = tuple(public if of_library else self._dict)
-        get: Any = itemgetter(*self._names) if len(self._names) > 1 else self._get_few
-        self._get: Callable[[dict[str, object]], Values] = get
-
-    def _get_few(self, held: dict[str, object]) -> Values:
-        return tuple(held[name] for name in self._names)
-
-    def names(self) -> list[str]:
-        return list(self._dict) if self._open else list(self._names)
-
-    def read(self) -> Values:
-        try:
-            return tuple(self._dict.values()) if self._open else self._get(self._dict)
-        except KeyError:  # an attribute was deleted
-            return ()
-
-    def write(self, values: Values) -> None:
-        names = self.names()
-        self._dict.update(zip(names, values, strict=False))
-        for name in names[len(values) :]:  # attributes the trace has added
-            del self._dict[name]
-
-
-@final
-class _ContainerHolder(_Holder):
-    def __init__(self, container: "dict[Any, Any] | list[Any]", owner: str) -> None:
-        self.owner = owner
-        self._container = container
-
-    def names(self) -> list[str]:
-        keys = self._container if isinstance(self._container, dict) else range(len(self._container))
-        return [f"[{key!r}]" for key in keys]
-
-    def read(self) -> Values:
-        held = self._container
-        return tuple(held.values()) if isinstance(held, dict) else tuple(held)
-
-    def write(self, values: Values) -> None:
-        if isinstance(self._container, list):
-            self._container[:] = values
-            return
-        for key, value in zip(list(self._container), values, strict=False):
-            self._container[key] = value
-        for key in list(self._container)[len(values) :]:
-            del self._container[key]
-
-
-@final
-class _FunctionHolder(_Holder):
-    """The variables a function uses from outside: cells of its closure, globals of its module."""
-
-    def __init__(self, function: FunctionType) -> None:
-        self.owner = function.__qualname__
-        self._cells = function.__closure__ or ()
-        self._globals = function.__globals__
-        self._cell_names = function.__code__.co_freevars
-        self._names = [
-            name
-            for name in function.__code__.co_names
-            if isinstance(self._globals.get(name), _SCALARS) and name in self._globals
-        ]
-
-    def names(self) -> list[str]:
-        return [*self._cell_names, *self._names]
-
-    def read(self) -> Values:
-        cells = (_content(cell) for cell in self._cells)
-        return (*cells, *(self._globals.get(name) for name in self._names))
-
-    def write(self, values: Values) -> None:
-        for cell, value in zip(self._cells, values, strict=False):
-            if value is not _EMPTY:
-                cell.cell_contents = value
-        for name, value in zip(self._names, values[len(self._cells) :], strict=False):
-            self._globals[name] = value
-
-
-_EMPTY = object()
-
-
-def _content(cell: Any) -> object:
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return _EMPTY
-
-
-def _is_public(name: str, value: object) -> bool:
-    return name[0] != "_" and (isinstance(value, _SCALARS) or callable(value))
+        self._holders.append(FunctionHolder(function))
 
 
 def _is_watched(thing: Any) -> bool:
     if isinstance(thing, Tensor | type | FunctionType) or not hasattr(thing, "__dict__"):
         return False
     unwatched = ("fitkit.loop", "fitkit.record", "threading", "logging", *_VARIABLES)
-    kind: type[Any] = type(thing)
+    kind = cast(type[Any], type(thing))
     return not f"{kind.__module__}.{kind.__name__}".startswith(unwatched)
 
 
 def _package(thing: Any) -> str:
     return str(thing.__module__).partition(".")[0]
-
-
-def _fingerprint(values: Values) -> Values:
-    """Return something hashable, equal where the values are: scalars by value, others by id."""
-    return tuple(
-        (type(value), value) if isinstance(value, _SCALARS) else id(value) for value in values
-    )
 
 
 def refuse_changes(state: PythonState, snapshot: list[Values]) -> None:
