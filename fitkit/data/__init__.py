@@ -6,7 +6,7 @@ from fitkit.data.gather import Gather
 from fitkit.data.source import Loader, length
 from fitkit.data.structure import Structure
 from fitkit.data.tensor_loader import TensorLoader
-from fitkit.data.unpack import batch_size_of, default_unpack, describe
+from fitkit.data.unpack import batch_size_of, default_unpack, describe, unpacked
 
 __all__ = [
     "Feed",
@@ -19,4 +19,5 @@ __all__ = [
     "default_unpack",
     "describe",
     "length",
+    "unpacked",
 ]

@@ -1,6 +1,6 @@
 """From a batch to inputs, targets and sample weights; and how a batch reads in a message."""
 
-from collections.abc import Mapping, Sized
+from collections.abc import Callable, Mapping, Sized
 from typing import Any, cast
 
 from torch import Tensor
@@ -38,6 +38,24 @@ def default_unpack(batch: object) -> tuple[Structure, Structure, Structure]:
         "Say what is what: FitLoop(..., unpack=lambda batch: (inputs, targets, sample_weight)), "
         "with None for what is absent."
     )
+
+
+def unpacked(unpack: Callable[[Any], Any], batch: object) -> tuple[Structure, Structure, Structure]:
+    """Split a batch by a function of the user.
+
+    Raises:
+        DataError: the function does not fit the batch, or returns no three parts.
+    """
+    try:
+        inputs, targets, sample_weight = unpack(batch)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            "unpack= failed on the batch, expected it to return (inputs, targets, weights)\n"
+            f"  given: {describe(batch)}\n"
+            f"  {type(error).__name__}: {error}\n"
+            "Return three parts of this batch, with None for what is absent."
+        ) from error
+    return inputs, targets, sample_weight
 
 
 def _kind(batch: Any) -> str:

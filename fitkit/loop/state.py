@@ -94,7 +94,8 @@ class State:
         *("model", "device", "is_main", "run_dir"),
         *("epoch", "num_epochs", "num_updates", "num_batches", "num_samples", "turn_updates"),
         *("max_epochs", "max_steps", "max_time_s", "logs", "stop", "stop_reason", "requests"),
-        *("needs", "started_at", "eager_requested", "error", "pending", "_buffers", "_logging", "unpack"),
+        *("needs", "started_at", "eager_requested", "error", "pending", "unpack"),
+        *("_buffers", "_logging"),
     )
 
     phase: Phase

@@ -76,7 +76,8 @@ class TrainMode(Callback):
 
     def _compare(self) -> None:
         if self._watch is not None and self._loop is not None:
-            self._watch.warn_of_changes(self._loop.callbacks)
+            others = [callback for callback in self._loop.callbacks if callback is not self]
+            self._watch.warn_of_changes(others)
 
 
 def _restore(modes: Iterable[tuple[nn.Module, bool]]) -> None:
