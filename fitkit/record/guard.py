@@ -85,7 +85,7 @@ class OpGuard(TorchDispatchMode):
     """
 
     def __init__(self, journal: Journal) -> None:
-        super().__init__()
+        super().__init__()  # pyright: ignore[reportUnknownMemberType]
         self._journal = journal
 
     def __torch_dispatch__(
