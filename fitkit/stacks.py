@@ -6,7 +6,7 @@ from typing import Any, cast
 from torch import nn
 from torch.optim import Optimizer
 
-from fitkit.errors import ConfigError
+from fitkit.errors import ConfigError, brief
 from fitkit.interop import is_keras
 from fitkit.loop.callback import Callback, Stack
 from fitkit.passes import Metrics, TrainMode, Validate
@@ -79,11 +79,11 @@ def _loss(loss: Any) -> Callback:
         return TorchLoss(loss)
     if callable(loss):
         raise ConfigError(
-            f"loss={loss!r}: is it f(targets, outputs) as in Keras or f(outputs, targets)?\n"
+            f"loss={brief(loss)}: is it f(targets, outputs) as in Keras or f(outputs, targets)?\n"
             "Say so: loss=KerasLoss(f) calls f(targets, outputs), loss=TorchLoss(f) the other way."
         )
     raise TypeError(
-        f"loss={loss!r} is a {type(loss).__name__}, expected a loss\n"
+        f"loss={brief(loss)} is a {type(loss).__name__}, expected a loss\n"
         "Pass a Keras loss or its name, a torch loss module, or KerasLoss(f) / TorchLoss(f)."
     )
 

@@ -1,7 +1,8 @@
 """FORWARD."""
 
 from collections.abc import Mapping
-from typing import Any, final
+from inspect import signature
+from typing import Any, cast, final
 
 from fitkit.data import describe
 from fitkit.data.structure import leaves
@@ -52,8 +53,8 @@ class Forward(Callback):
         """Call the model."""
         try:
             state.outputs = self._call(state.model, state.inputs, state.phase is Phase.TRAIN)
-        except RuntimeError as error:
-            _explain_dtype(state.model, state.inputs, error)
+        except Exception as error:
+            _explain(state.model, state.inputs, error)
             error.add_note(f"the model was given {describe(state.inputs)}")
             raise
 
@@ -69,12 +70,36 @@ class Forward(Callback):
         return model(inputs)
 
 
-def _explain_dtype(model: Any, inputs: Any, error: RuntimeError) -> None:
-    """Raise a DataError if the inputs have another dtype than the weights."""
+def _explain(model: Any, inputs: Any, error: Exception) -> None:
+    """Raise a DataError if it shows why the model failed on these inputs."""
     weights = next(model.parameters(), None)
+    if isinstance(error, TypeError) and not is_keras(model, "Layer"):
+        _check_arguments(model, inputs, error)
+    if not isinstance(error, RuntimeError):
+        return
     for path, leaf in leaves(inputs, "inputs"):
-        if weights is not None and leaf.dtype != weights.dtype and "dtype" in str(error):
+        if leaf.is_inference() and "nference" in str(error):
+            raise DataError(
+                f"{path} was made under torch.inference_mode(), training cannot use it\n"
+                "Make the data outside of that mode, or clone it in the dataset or unpack=."
+            ) from error
+        if weights is not None and leaf.dtype != weights.dtype and "type" in str(error):
             raise DataError(
                 f"{path} is {leaf.dtype}, the weights of the model are {weights.dtype}\n"
                 f"Convert the data, for example x.to({weights.dtype}), in the dataset or unpack=."
             ) from error
+
+
+def _check_arguments(model: Any, inputs: Any, error: TypeError) -> None:
+    """Raise a DataError if the inputs are not what `forward` takes."""
+    named = dict(cast("Mapping[str, Any]", inputs)) if isinstance(inputs, Mapping) else {}
+    listed = cast("list[Any]", inputs) if isinstance(inputs, list | tuple) else [inputs]
+    expected = signature(model.forward)
+    try:
+        expected.bind(**named) if named else expected.bind(*listed)
+    except TypeError as reason:
+        raise DataError(
+            f"the inputs do not fit {type(model).__name__}.forward: {reason}\n"
+            f"  given: {describe(inputs)}\n  expected: forward{expected}\n"
+            "Say which part is what: FitLoop(..., unpack=lambda batch: (inputs, targets, None))."
+        ) from error

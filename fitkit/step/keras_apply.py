@@ -2,10 +2,11 @@
 
 from typing import Any, final
 
-from fitkit.errors import ConfigError
+from fitkit.errors import ConfigError, brief
 from fitkit.interop import KerasOptimizer, is_keras, keras, optimizer_knows
 from fitkit.loop.callback import TRAIN_ONLY, Callback
 from fitkit.loop.state import State
+from fitkit.step.by_name import by_name
 from fitkit.step.weights import Weights
 
 __all__ = ["KerasApply"]
@@ -38,9 +39,13 @@ class KerasApply(Callback):
 
     def __init__(self, optimizer: Any) -> None:
         if isinstance(optimizer, str):
-            optimizer = keras().optimizers.get(optimizer)
+            optimizer = by_name("optimizer", keras().optimizers, optimizer)
         if not is_keras(optimizer, "optimizers.Optimizer"):
-            kind = f"the class {optimizer.__name__}" if isinstance(optimizer, type) else optimizer
+            kind = (
+                f"the class {optimizer.__name__}"
+                if isinstance(optimizer, type)
+                else brief(optimizer)
+            )
             raise TypeError(
                 f"KerasApply got {kind}, expected a keras.optimizers.Optimizer instance\n"
                 "Pass an instance, keras.optimizers.Adam(); TorchStep is for torch optimizers."
@@ -71,7 +76,8 @@ class KerasApply(Callback):
         unknown = [v.path for v in weights.variables if id(v) not in known]
         if unknown:
             raise ConfigError(
-                f"the optimizer was built for other variables: {len(unknown)} of "
-                f"{len(weights.variables)} are unknown to it, first '{unknown[0]}'\n"
+                f"the optimizer was built for other variables: {len(unknown)} of the model's "
+                f"{len(weights.variables)} are unknown to it\n"
+                f"The first one is '{unknown[0]}'.\n"
                 "Make a new optimizer; one belongs to one model, and to what was trainable then."
             )

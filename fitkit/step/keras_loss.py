@@ -1,14 +1,14 @@
 """LOSS, with a Keras loss."""
 
-import difflib
 from typing import Any, final
 
-from fitkit.errors import ConfigError
+from fitkit.errors import brief
 from fitkit.interop import is_keras, keras
 from fitkit.loop.callback import Callback
 from fitkit.loop.events import Phase
 from fitkit.loop.state import State
-from fitkit.step.loss_checks import check_loss, check_targets, require_targets
+from fitkit.step.by_name import by_name
+from fitkit.step.loss_checks import check_loss, check_targets, kind_of, require_targets
 
 __all__ = ["KerasLoss"]
 
@@ -41,6 +41,7 @@ class KerasLoss(Callback):
 
     def __init__(self, loss: Any) -> None:
         self._loss = as_keras_loss(loss)
+        self._kind = kind_of(getattr(self._loss, "function", self._loss))
         self._checked = False
 
     def on_pass_begin(self, state: State) -> None:
@@ -51,7 +52,7 @@ class KerasLoss(Callback):
         """Compute the loss."""
         if not self._checked:
             require_targets(state)
-            check_targets(self._loss, state)
+            check_targets(self._kind, state)
             self._checked = True
         loss = self._loss(state.targets, state.outputs, sample_weight=state.sample_weight)
         state.loss = check_loss(loss, state)
@@ -68,28 +69,21 @@ def as_keras_loss(loss: Any) -> Any:
     if is_keras(loss, "losses.Loss"):
         return loss
     if isinstance(loss, type) or not (callable(loss) or isinstance(loss, str)):
-        name = loss.__name__ if isinstance(loss, type) else repr(loss)
+        name = loss.__name__ if isinstance(loss, type) else brief(loss)
         raise TypeError(
             f"KerasLoss got {name}, expected a keras.losses.Loss, its name, or a function\n"
             "Pass an instance: keras.losses.MeanSquaredError()."
         )
-    function = _by_name(losses, loss) if isinstance(loss, str) else loss
+    function = by_name("loss", losses, loss) if isinstance(loss, str) else loss
     if is_keras(function, "losses.Loss"):
         return function
 
     class FunctionLoss(losses.Loss):
+        function: Any
+
         def call(self, y_true: Any, y_pred: Any) -> Any:
             return function(y_true, y_pred)
 
-    return FunctionLoss(name=getattr(function, "__name__", None))
-
-
-def _by_name(losses: Any, name: str) -> Any:
-    try:
-        return losses.get(name)
-    except ValueError:
-        close = difflib.get_close_matches(name, dir(losses), n=1, cutoff=0.0)[0]
-        raise ConfigError(
-            f"Keras knows no loss named '{name}'; the nearest name is '{close}'\n"
-            "Use a name from keras.losses, or pass the loss itself."
-        ) from None
+    made = FunctionLoss(name=getattr(function, "__name__", None))
+    made.function = function
+    return made

@@ -5,11 +5,11 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
-from fitkit.errors import ConfigError
+from fitkit.errors import ConfigError, brief
 from fitkit.loop.callback import Callback
 from fitkit.loop.events import Phase
 from fitkit.loop.state import State
-from fitkit.step.loss_checks import check_loss, check_targets, require_targets
+from fitkit.step.loss_checks import check_loss, check_targets, kind_of, require_targets
 
 __all__ = ["TorchLoss"]
 
@@ -45,12 +45,13 @@ class TorchLoss(Callback):
     def __init__(self, loss: Callable[..., Any]) -> None:
         given: Any = loss
         if isinstance(given, type) or not callable(given):
-            name = given.__name__ if isinstance(given, type) else repr(given)
+            name = given.__name__ if isinstance(given, type) else brief(given)
             raise TypeError(
                 f"TorchLoss got {name}, expected a loss module or a function\n"
                 "Pass an instance: torch.nn.CrossEntropyLoss()."
             )
         self._loss = loss
+        self._kind = kind_of(loss)
         self._checked = False
 
     def on_pass_begin(self, state: State) -> None:
@@ -61,10 +62,10 @@ class TorchLoss(Callback):
         """Compute the loss."""
         if not self._checked:
             require_targets(state)
-            check_targets(self._loss, state)
+            check_targets(self._kind, state)
             self._checked = True
         loss = self._loss(state.outputs, state.targets)
-        if state.sample_weight is not None:
+        if state.sample_weight is not None and isinstance(loss, Tensor):
             loss = _weighted(loss, state.sample_weight)
         elif isinstance(self._loss, nn.Module) and getattr(self._loss, "reduction", "") == "none":
             loss = loss.mean()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, final
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fitkit.errors import ConfigError
+from fitkit.errors import ConfigError, brief
 from fitkit.interop import trainable_parameters
 from fitkit.loop.callback import TRAIN_ONLY, Callback, filled_by
 from fitkit.loop.events import Event
@@ -47,7 +47,7 @@ class TorchStep(Callback):
     def __init__(self, optimizer: Optimizer) -> None:
         given: Any = optimizer
         if not isinstance(given, Optimizer):
-            kind = f"the class {given.__name__}" if isinstance(given, type) else repr(given)
+            kind = f"the class {given.__name__}" if isinstance(given, type) else brief(given)
             raise TypeError(
                 f"TorchStep got {kind}, expected a torch.optim.Optimizer instance\n"
                 "Pass an instance: torch.optim.Adam(model.parameters())."
@@ -69,8 +69,10 @@ class TorchStep(Callback):
         orphans = [p for p in self.parameters if id(p) not in everything]
         if orphans:
             raise ConfigError(
-                f"the optimizer holds {len(orphans)} parameters that are not the model's, first of "
-                f"shape {tuple(orphans[0].shape)}\n"
+                f"the optimizer holds {len(orphans)} parameters that are not the model's\n"
+                f"The first one, '{_name_in(self.optimizer, orphans[0])}', has the shape "
+                f"{tuple(orphans[0].shape)}; the model's first is "
+                f"'{next(iter(state.model.named_parameters()))[0]}'.\n"
                 "Make the optimizer from model.parameters() after building or moving the model."
             )
         self._warn_of_missing(state)
@@ -82,8 +84,9 @@ class TorchStep(Callback):
         missing = [n for n, p in trainable_parameters(state.model) if id(p) not in known]
         if missing and steps == applying:  # of any other callback it is not known what it updates
             warnings.warn(
-                f"the optimizer leaves out {len(missing)} trainable parameters of the model, first "
-                f"'{missing[0]}'\nAdd them to it, or freeze them.",
+                f"the optimizer leaves out {len(missing)} trainable parameters of the model\n"
+                f"The first ones: {', '.join(missing[:3])}.\n"
+                "Add them to it, or freeze them.",
                 stacklevel=3,
             )
 
@@ -94,3 +97,13 @@ class TorchStep(Callback):
     def on_pass_end(self, state: State) -> None:
         """Log the learning rate."""
         state.logs["lr"] = float(self.optimizer.param_groups[0]["lr"])  # sync: once per pass
+
+
+def _name_in(optimizer: Optimizer, parameter: Tensor) -> str:
+    """Return how the optimizer calls a parameter: its name if it was given one, else its place."""
+    for number, group in enumerate(optimizer.param_groups):
+        for index, held in enumerate(group["params"]):
+            if held is parameter:
+                names: list[str] = group.get("param_names", [])
+                return names[index] if names else f"param_groups[{number}]['params'][{index}]"
+    return "unknown"
