@@ -1,20 +1,35 @@
-"""docs/events.md and docs/state.md are what the code says today, and the stop table is right."""
+"""What is generated is what code and results say today, and the stop table is right."""
 
 import pytest
 
-from docs.generate import DOCS, PAGES, field_names, state_fields
+from benchmarks.readme import readme as readme_with_results
+from docs.generate import PAGES, field_names, state_fields
+from docs.marked import fill
 from docs.stop_table import COLUMNS, FIRST, IN_MID_VAL, IN_VAL, LAST, PLACES, stop_row
 from fitkit import Event, State
+from tests.contract.source import ROOT
 
 # Written by the loop for itself; no callback has to know them.
-INTERNAL = {"needs", "started_at", "eager_requested", "error", "pending", "unpack"}
+INTERNAL = {"needs", "started_at", "eager_requested", "error", "pending", "unpack", "log_owners"}
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_the_page_is_up_to_date(name):
     # An assert would print both pages; the way out is one command.
-    if (DOCS / name).read_text() != PAGES[name]():
-        pytest.fail(f"docs/{name} is out of date: run python -m docs.generate")
+    if (ROOT / name).read_text() != PAGES[name]():
+        pytest.fail(f"{name} is out of date: run python -m docs.generate")
+
+
+def test_the_figures_of_the_readme_are_those_of_the_result_files():
+    if (ROOT / "README.md").read_text() != readme_with_results():
+        pytest.fail("README.md is out of date: run python -m benchmarks.readme")
+
+
+def test_a_block_is_filled_between_its_markers():
+    page = "a\n<!-- x -->\nold\n<!-- /x -->\nb\n"
+    assert fill(page, "x", "new") == "a\n<!-- x -->\nnew\n<!-- /x -->\nb\n"
+    with pytest.raises(ValueError, match="<!-- y -->"):
+        fill(page, "y", "new")
 
 
 def test_every_field_of_the_state_is_documented_and_nothing_else():

@@ -1,0 +1,112 @@
+"""Write the figures of README.md from the result files: `python -m benchmarks.readme`.
+
+Every figure there comes from `results/*.json`, through this program. A file that does not exist
+leaves no line.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from docs.marked import fill
+
+RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parents[1] / "README.md"
+
+Result = dict[str, Any]
+
+
+def readme() -> str:
+    """README.md with the figures of the result files as they are today."""
+    return fill(README.read_text(), "results", figures(results()))
+
+
+def results() -> dict[str, Result]:
+    """All result files by name."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+
+
+def figures(found: dict[str, Result]) -> str:
+    """What the README says about all results."""
+    parts = [part for name, result in found.items() for part in paragraphs(name, result)]
+    return "\n\n".join(parts) or "No benchmark has been run yet."
+
+
+def paragraphs(name: str, result: Result) -> Iterator[str]:
+    """What the README says about one result file."""
+    program = f"`python -m benchmarks.{name}`"
+    if compared := dict(comparisons(name, result)):
+        base = next(iter(compared.values()))["baseline"]
+        yield f"CPU time of a training step, {program}. Below 1 is faster than the {base}."
+        yield comparison_table(compared)
+        yield measured_on(next(iter(compared.values())))
+    elif name == "guide_mnist":
+        yield guide_sentence(program, result)
+        yield measured_on(result)
+    elif name == "dispatch":
+        yield f"Firing one event, {program}."
+        yield dispatch_table(result)
+        yield measured_on(result)
+
+
+def comparisons(name: str, result: Result) -> Iterator[tuple[str, Result]]:
+    """The results of `harness.compare` in a file: the file itself, or one per form."""
+    if "cpu_ratio" in result:
+        yield name, result
+    else:
+        for form, each in result.items():
+            if isinstance(each, dict) and "cpu_ratio" in each:
+                yield form, each
+
+
+def comparison_table(compared: dict[str, Result]) -> str:
+    """One row per form and contestant: its time, that of the baseline, the ratio."""
+    lines = [
+        "| What | Contestant | us per step | baseline | ratio (p5 to p95) |",
+        "|---|---|---|---|---|",
+    ]
+    for form, result in compared.items():
+        times = result["cpu_us_per_step"]
+        base = times[result["baseline"]]["median"]
+        for contestant, ratio in result["cpu_ratio"].items():
+            spread = "{median:.3f} ({p5:.3f} to {p95:.3f})".format(**ratio)
+            own = times[contestant]["median"]
+            lines.append(f"| {form} | {contestant} | {own:,.0f} | {base:,.0f} | {spread} |")
+    return "\n".join(lines)
+
+
+def guide_sentence(program: str, result: Result) -> str:
+    """The guide's MNIST recipe."""
+    recipe, summary, seeds = result["recipe"], result["summary"], len(result["runs"])
+    low, high = summary["val_accuracy_range"]
+    return (
+        f"The guide's MNIST recipe ({recipe['epochs']} epochs, batches of {recipe['batch_size']}), "
+        f"{program}: in {summary['seeds_bit_equal']} of {seeds} seeds the weights equal those of "
+        f"the hand loop to the bit. Validation accuracy {summary['val_accuracy_median']:.4f} "
+        f"(median), {low:.4f} to {high:.4f}. CPU time {summary['cpu_ratio_median']:.3f} times that "
+        f"of the hand loop (median)."
+    )
+
+
+def dispatch_table(result: Result) -> str:
+    """The cost of an event."""
+    lines = ["| Listeners | `emit`, ns | a loop over a tuple, ns |", "|---|---|---|"]
+    for row in result["rows"]:
+        lines.append(f"| {row['listeners']} | {row['emit']:,.0f} | {row['loop']:,.0f} |")
+    return "\n".join(lines)
+
+
+def measured_on(result: Result) -> str:
+    """Where and when a result was measured."""
+    machine = result["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    return (
+        f"Measured at commit {machine['commit']} on {machine['date'][:10]}, {machine['cpu']}, "
+        f"{machine['threads']} thread(s), {versions}."
+    )
+
+
+if __name__ == "__main__":
+    README.write_text(readme())
+    print("wrote README.md")
