@@ -1,7 +1,7 @@
 """Write the figures of README.md from the result files: `python -m benchmarks.readme`.
 
-Every figure there comes from `results/*.json`, through this program. A file that does not exist
-leaves no line.
+Every figure there comes from `results/*.json`, through this program. A result that was measured on
+a checkout with changes is for looking, and is left out.
 """
 
 import json
@@ -29,8 +29,20 @@ def results() -> dict[str, Result]:
 
 def figures(found: dict[str, Result]) -> str:
     """What the README says about all results."""
-    parts = [part for name, result in found.items() for part in paragraphs(name, result)]
-    return "\n\n".join(parts) or "No benchmark has been run yet."
+    parts = [
+        part
+        for name, result in found.items()
+        if is_clean(result)
+        for part in paragraphs(name, result)
+    ]
+    return "\n\n".join(parts) or "Nothing has been measured at a clean commit yet."
+
+
+def is_clean(result: Result) -> bool:
+    """Whether every machine named in a result was at a commit without changes."""
+    if "machine" in result:
+        return not result["machine"]["commit"].endswith("+changes")
+    return all(is_clean(each) for each in result.values() if isinstance(each, dict))
 
 
 def paragraphs(name: str, result: Result) -> Iterator[str]:

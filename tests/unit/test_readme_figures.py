@@ -1,0 +1,56 @@
+"""The figures of the README are those of the result files, and of nothing else."""
+
+import pytest
+
+from benchmarks.readme import figures
+
+MACHINE = {
+    "commit": "0123456789ab",
+    "date": "2025-01-02T03:04:05+00:00",
+    "cpu": "Some CPU",
+    "threads": 1,
+    "versions": {"torch": "2.13.0"},
+}
+COMPARED = {
+    "baseline": "hand loop",
+    "cpu_us_per_step": {"hand loop": {"median": 2000.0}, "fitkit": {"median": 1800.0}},
+    "cpu_ratio": {"fitkit": {"median": 0.9, "p5": 0.88, "p95": 0.93}},
+    "machine": MACHINE,
+}
+GUIDE = {
+    "recipe": {"epochs": 3, "batch_size": 32},
+    "runs": [{}, {}],
+    "summary": {
+        "seeds_bit_equal": 2,
+        "val_accuracy_median": 0.9301,
+        "val_accuracy_range": [0.91, 0.94],
+        "cpu_ratio_median": 0.95,
+    },
+    "machine": MACHINE,
+}
+DISPATCH = {"rows": [{"listeners": 5, "emit": 855.4, "loop": 778.7}], "machine": MACHINE}
+
+
+@pytest.mark.parametrize(
+    ("name", "result", "expected"),
+    [
+        ("record", COMPARED, "| record | fitkit | 1,800 | 2,000 | 0.900 (0.880 to 0.930) |"),
+        ("overhead", {"torch": COMPARED}, "| torch | fitkit | 1,800 | 2,000 | 0.900 (0.880 to"),
+        ("guide_mnist", GUIDE, "in 2 of 2 seeds the weights equal those of the hand loop"),
+        ("dispatch", DISPATCH, "| 5 | 855 | 779 |"),
+    ],
+)
+def test_a_result_is_quoted_with_its_commit(name, result, expected):
+    text = figures({name: result})
+    assert expected in text
+    assert "commit 0123456789ab on 2025-01-02, Some CPU" in text
+
+
+def test_a_result_of_a_changed_checkout_is_left_out():
+    changed = {**COMPARED, "machine": {**MACHINE, "commit": "0123456789ab+changes"}}
+    for result in (changed, {"form": changed}):
+        assert figures({"record": result}) == figures({})
+
+
+def test_without_results_the_readme_says_so():
+    assert figures({}) == "Nothing has been measured at a clean commit yet."
