@@ -91,6 +91,8 @@ class AttributeHolder(Holder):
 
 @final
 class ContainerHolder(Holder):
+    """The items of a list or dict."""
+
     def __init__(self, container: "dict[Any, Any] | list[Any]", owner: str) -> None:
         self.owner = owner
         self._container = container
