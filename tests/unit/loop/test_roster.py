@@ -1,0 +1,131 @@
+"""Attaching and detaching, before and in the middle of a run."""
+
+from fitkit import Callback, Event, Stack
+from tests.unit.loop.helpers import loader, make_loop, recorder
+
+BATCH = ["BATCH_BEGIN", "BATCH_END"]
+
+
+def heard_outside_the_region(callback):
+    region = {event.name for event in Event if Event.ZERO_GRAD <= event <= Event.UPDATE_METRICS}
+    return [name for name in callback.heard if name not in region]
+
+
+def test_attach_returns_the_loop_and_keeps_the_order():
+    loop = make_loop()
+    one, two, three = Callback(), Callback(), Callback()
+    assert loop.attach(one, Stack((two, three))) is loop
+    assert loop.callbacks[-3:] == [one, two, three]
+
+
+def test_attach_and_detach_are_told_to_the_callback():
+    told = []
+
+    class Told(Callback):
+        def attach(self, loop):
+            told.append(("attach", loop))
+
+        def detach(self, loop):
+            told.append(("detach", loop))
+
+    loop, callback = make_loop(), Told()
+    loop.attach(callback)
+    loop.detach(callback)
+    assert told == [("attach", loop), ("detach", loop)]
+    assert callback not in loop.callbacks
+
+
+def listener(*events):
+    """Listens to moments only: what fills an action a second time is refused."""
+    actions = {Event.ZERO_GRAD, Event.FORWARD, Event.LOSS, Event.BACKWARD, Event.APPLY}
+    return recorder(*(event for event in events or Event if event not in actions))
+
+
+def test_newcomer_gets_the_opening_events_it_missed():
+    newcomer = listener()
+    loop = make_loop()
+
+    @loop.on(Event.BATCH_END, once=True, when=lambda state: state.num_batches == 2)
+    def add(state):
+        loop.attach(newcomer)
+
+    loop.fit(epochs=1)
+    opening = ["OPEN", "FIT_BEGIN", "EPOCH_BEGIN", "PASS_BEGIN"]
+    closing = ["PASS_END", "VALIDATE", "EPOCH_END", "SAVE", "FIT_END", "CLOSE"]
+    assert heard_outside_the_region(newcomer) == [*opening, *BATCH, *BATCH, *closing]
+
+
+def test_leaver_is_closed_at_the_next_batch_and_hears_no_more():
+    leaver = listener()
+    loop = make_loop(leaver)
+
+    @loop.on(Event.BATCH_END, once=True, when=lambda state: state.num_batches == 2)
+    def drop(state):
+        loop.detach(leaver)
+
+    loop.fit(epochs=1)
+    opening = ["OPEN", "FIT_BEGIN", "EPOCH_BEGIN", "PASS_BEGIN"]
+    assert heard_outside_the_region(leaver) == [*opening, *BATCH, *BATCH, "CLOSE"]
+    assert leaver not in loop.callbacks
+
+
+def test_changes_take_effect_between_batches_only():
+    """All hooks of one batch see the same table, so a step is never half of one stack."""
+    late = listener(Event.BATCH_END)
+    loop = make_loop()
+
+    @loop.on(Event.BATCH_BEGIN, once=True)
+    def add(state):
+        loop.attach(late)
+        assert late not in loop.callbacks
+
+    loop.fit(epochs=1)
+    assert len(late.heard) == 3
+
+
+def test_changes_of_the_last_batch_are_made_after_the_run():
+    late, leaver = listener(), listener(Event.CLOSE)
+    loop = make_loop(leaver)
+
+    @loop.on(Event.FIT_END, once=True)
+    def change(state):
+        loop.attach(late)
+        loop.detach(leaver)
+
+    loop.fit(epochs=1)
+    assert late in loop.callbacks
+    assert leaver not in loop.callbacks
+    assert late.heard == []  # it joined when the run was over
+    assert leaver.heard == ["CLOSE"]
+
+
+def test_every_change_builds_the_table_anew():
+    loop, callback = make_loop(), Callback()
+    versions = [loop.bus.version]
+    loop.attach(callback)
+    versions.append(loop.bus.version)
+    loop.detach(callback)
+    versions.append(loop.bus.version)
+    assert versions == sorted(set(versions))
+
+
+def test_needs_of_those_attached_are_known():
+    class NeedsOutputs(Callback):
+        needs = frozenset({"outputs"})
+
+    loop, callback = make_loop(), NeedsOutputs()
+    loop.attach(callback)
+    assert loop.state.needs == {"outputs"}
+    loop.detach(callback)
+    assert loop.state.needs == frozenset()
+
+
+def test_a_callback_may_join_during_evaluate():
+    late, loop = listener(Event.BATCH_END), make_loop(val=loader(3))
+
+    @loop.on(Event.BATCH_END, phases=["val"], once=True)
+    def add(state):
+        loop.attach(late)
+
+    loop.evaluate()
+    assert late in loop.callbacks
