@@ -63,7 +63,10 @@ def number(value: float) -> str:
 
 
 def listing(logs: Mapping[str, float]) -> str:
-    """Return logs as text. Names with a slash, such as speed/step_ms, are for plots: left out."""
+    """Return logs as text: training, validation, learning rate.
+
+    Names with a slash, such as speed/step_ms, are for plots and left out.
+    """
     names = [name for name in logs if "/" not in name]
-    names.sort(key=lambda name: name == "lr")  # results first
+    names.sort(key=lambda name: (name == "lr", name.startswith("val_")))
     return "  ".join(f"{name} {number(logs[name])}" for name in names)

@@ -1,6 +1,7 @@
 """The moving bar of a terminal or notebook, drawn by tqdm."""
 
 import warnings
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -43,15 +44,14 @@ class LiveBar:
             mininterval=0,
             miniters=1,
             bar_format=_FORMAT if total else None,
+            delay=1e-9,  # the constructor draws nothing, so it cannot fail
         )
+        self._guard(self._bar.refresh)
 
     def show(self, num_done: int, text: str) -> None:
         """Draw it with `num_done` steps done."""
-        try:
-            self._bar.set_postfix_str(text, refresh=False)
-            self._bar.update(num_done - self._bar.n)
-        except (OSError, ValueError):
-            self._bar.disable = True
+        self._bar.set_postfix_str(text, refresh=False)
+        self._guard(lambda: self._bar.update(num_done - self._bar.n))
 
     def leave_out(self, seconds: float) -> None:
         """Do not count these seconds, which were somebody else's, for the rate."""
@@ -59,7 +59,10 @@ class LiveBar:
 
     def close(self) -> None:
         """Take it off the screen."""
+        self._guard(self._bar.close)
+
+    def _guard(self, draw: Callable[[], object]) -> None:
         try:
-            self._bar.close()
+            draw()
         except (OSError, ValueError):
-            self._bar.disable = True
+            self._bar.disable = True  # tqdm leaves it alone from now on

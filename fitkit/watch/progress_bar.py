@@ -52,7 +52,7 @@ class ProgressBar(Callback):
         loop = FitLoop(model, TensorLoader(torch.randn(64, 4), torch.randn(64, 1)))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         loop.attach(supervised(loss=torch.nn.MSELoss(), optimizer=optimizer), ProgressBar())
-        loop.fit(epochs=2)  # epoch 1/2  2 batches in 0.0 s  loss ...
+        loop.fit(epochs=2)  # epoch 1/2  0.0 s  loss ...
         ```
     """
 
@@ -113,7 +113,7 @@ class ProgressBar(Callback):
             outer.started_s += seconds
             if outer.bar is not None:
                 outer.bar.leave_out(seconds)
-        line = f"{ended.title}  {ended.num_batches} batches in {seconds:.1f} s"
+        line = f"{ended.title}  {seconds:.1f} s"
         if state.phase is Phase.TRAIN:
             self._epoch = line
         elif self._epoch is None:

@@ -11,15 +11,20 @@ __all__ = ["RunFiles", "SafeNames"]
 
 
 class SafeNames:
-    """Names that can be folders and tags; different names stay different."""
+    """Names that can be folders and tags; different names stay different.
 
-    def __init__(self) -> None:
+    Args:
+        allowed: Characters a name may have besides letters, digits and underscores.
+    """
+
+    def __init__(self, allowed: str) -> None:
+        self._unsafe = re.compile(rf"[^\w{re.escape(allowed)}]")
         self._safe: dict[str, str] = {}
 
     def __getitem__(self, name: str) -> str:
         """Return `name` with an underscore for every character that makes trouble."""
         if name not in self._safe:
-            parts = re.sub(r"[^\w./-]", "_", name).split("/")
+            parts = self._unsafe.sub("_", name).split("/")
             base = safe = "/".join(part.strip(".") or "_" for part in parts if part) or "_"
             number = 2
             while safe in self._safe.values():
@@ -29,7 +34,7 @@ class SafeNames:
 
 
 class RunFiles:
-    """Opens a file per folder when it is first written to.
+    """Opens a file per folder, at the latest when it is first written to.
 
     After the first error of the disk there is one warning, and nothing more is tried.
 
@@ -42,8 +47,12 @@ class RunFiles:
         self._folder = folder
         self._hide_from = hide_from
         self._files: dict[str, EventFile] = {}
-        self._folders, self._tags = SafeNames(), SafeNames()
+        self._folders, self._tags = SafeNames(".-"), SafeNames("./-")
         self._failed = False
+
+    def open(self, run: str) -> None:
+        """Make the file of a run now: a bad folder is known before there is anything to write."""
+        self._try(lambda: self._file(run))
 
     def add(self, run: str, x: int, wall_s: float, values: Mapping[str, float]) -> None:
         """Write one point of several curves; see `EventFile.add`."""
@@ -62,12 +71,11 @@ class RunFiles:
 
     def _file(self, run: str) -> EventFile:
         if run not in self._files:
-            # A run is one folder: a loader named "a/b" makes no folder inside another.
-            folder = self._folder / self._folders[run.replace("/", "_")]
+            folder = self._folder / self._folders[run]
             self._files[run] = EventFile(folder, hide_from=self._hide_from)
         return self._files[run]
 
-    def _try(self, action: Callable[[], None]) -> None:
+    def _try(self, action: Callable[[], object]) -> None:
         if self._failed:
             return
         try:

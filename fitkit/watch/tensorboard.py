@@ -102,6 +102,7 @@ class TensorBoard(Callback):
             state.run_dir if self._log_dir is None else self._log_dir,
             hide_from=self._x(state) + 1 if resumed else None,
         )
+        self._files.open("train")
 
     def on_epoch_begin(self, state: State) -> None:
         """Forget which logs of the last epoch were written."""
