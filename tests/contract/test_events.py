@@ -52,6 +52,8 @@ def recorder(into):
     def hook_of(event):
         def hook(self, state):
             into.append(event)
+            if event is Event.FORWARD:
+                state.outputs = state.inputs
             if event is Event.VALIDATE:
                 self.loop.runner.run_pass(Phase.VAL, self.loop.val_loaders[""], prefix="val_")
 
@@ -88,6 +90,9 @@ def test_evaluate_and_predict_fire_their_part_of_the_diagram():
     loop = loop_with(recorder(events))
     loop.evaluate()
     assert events == [Event.OPEN, *expected_pass(Phase.VAL, 3), Event.CLOSE]
+    events.clear()
+    loop.predict(loop.train_loader)
+    assert events == [Event.OPEN, *expected_pass(Phase.PREDICT, 2), Event.CLOSE]
 
 
 def test_the_diagram_names_every_event_in_order():

@@ -33,3 +33,14 @@ def test_the_example_learns(name, tmp_path, monkeypatch, capsys):
     accuracies = [float(value) for value in re.findall(r"accuracy\D{0,4}(\d\.\d+)", printed)]
     assert accuracies, printed
     assert max(accuracies) > 0.9
+
+
+def test_the_demo_ends_with_a_table_and_the_way_to_tensorboard(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["demo.py", "--epochs", "2", "--run-dir", str(tmp_path)])
+    runpy.run_path(str(ROOT / "examples" / "demo.py"), run_name="__main__")
+    *_, first, second, _, last = capsys.readouterr().out.splitlines()
+    assert first.split()[0] == "1"
+    assert second.split()[0] == "2"
+    assert str(tmp_path) in last
+    assert "tensorboard" in last
+    assert list(tmp_path.rglob("events.out.tfevents.*"))
