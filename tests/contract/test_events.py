@@ -7,6 +7,7 @@ import torch
 
 from fitkit import Callback, Event, FitLoop, Phase, TensorLoader
 from fitkit.loop.events import ACTIONS, REGION, hook_name
+from tests.contract.source import ROOT
 
 LINE = re.compile(r"^( *)([A-Z_]+)((?:\s+\[A\])?)((?:\s+(?:train|val|predict))*)(?:\s{2,}\S.*)?$")
 
@@ -106,6 +107,12 @@ def test_the_diagram_marks_the_actions_and_the_region():
         assert marked == ACTIONS[phase]
         region = tuple(e for depth, e, _, phases in diagram() if depth == 4 and phase in phases)
         assert region == REGION[phase]
+
+
+def test_the_loop_as_the_docs_print_it_fires_every_event_of_a_run():
+    page = (ROOT / "docs" / "index.md").read_text()
+    named = [Event[name] for name in re.findall(r"emit\((\w+)\)", page)]
+    assert named == [event for event in Event if Event.FIT_BEGIN <= event <= Event.FIT_END]
 
 
 def test_hooks_are_events_both_ways():
