@@ -1,6 +1,6 @@
 """From loaders to batches on the device; no callbacks here."""
 
-from fitkit.data.check import check_loader
+from fitkit.data.check import check_loader, check_rereadable
 from fitkit.data.feed import Feed
 from fitkit.data.gather import Gather
 from fitkit.data.source import Loader, length
@@ -16,6 +16,7 @@ __all__ = [
     "TensorLoader",
     "batch_size_of",
     "check_loader",
+    "check_rereadable",
     "default_unpack",
     "describe",
     "length",

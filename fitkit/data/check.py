@@ -10,6 +10,8 @@ from torch.utils.data import Dataset
 from fitkit.data.source import length
 from fitkit.errors import DataError
 
+_ONE_SHOT = {"builtins", "itertools"}  # modules of iterators that never begin anew
+
 
 def check_loader(loader: object, name: str) -> None:
     """Refuse a loader before anything is read from it; `name` is how the message calls it.
@@ -24,6 +26,23 @@ def check_loader(loader: object, name: str) -> None:
         raise TypeError(f"{name} is {what}, expected an iterable of batches\n{advice}")
     if length(cast("Any", loader)) == 0:
         raise empty_error(loader, name)
+
+
+def check_rereadable(loader: object, name: str, epochs: int) -> None:
+    """Refuse what can only be read once where it is to be read once per epoch.
+
+    An iterator of a user's own class may begin anew at `iter()`; those of Python never do.
+
+    Raises:
+        DataError: it is a generator or another iterator of Python's.
+    """
+    if isinstance(loader, Iterator) and type(cast("Any", loader)).__module__ in _ONE_SHOT:
+        raise DataError(
+            f"{name} is one-shot, {_article(cast('object', loader))} can be read once, but "
+            f"epochs={epochs}\n"
+            "Give something that can be read again, such as a DataLoader, TensorLoader or list; or "
+            "say how far to read it: max_steps=."
+        )
 
 
 def _advice(loader: object) -> str | None:

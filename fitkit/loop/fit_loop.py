@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from fitkit.data import check_rereadable
 from fitkit.errors import ConfigError
 from fitkit.loop.budget import set_budget
 from fitkit.loop.bus import EventBus
@@ -23,8 +24,10 @@ from fitkit.loop.session import Session
 from fitkit.loop.setup import (
     as_loaders,
     as_sequence,
+    check_flags,
     check_model,
     check_trainable,
+    check_unpack,
     is_main_process,
     new_run_dir,
     resolve_device,
@@ -85,6 +88,7 @@ class FitLoop:
         run_dir: str | Path | None = None,
     ) -> None:
         check_model(model)
+        check_unpack(unpack)
         self.model = model
         self.train_loader = train_loader
         self.val_loaders = as_loaders(train_loader, val_loader)
@@ -152,9 +156,13 @@ class FitLoop:
                 "fit() was called on a loop without a train_loader\n"
                 "Pass one: FitLoop(model, train_loader)."
             )
+        check_flags()
         check_trainable(self.model)
         begin_fit(self.state)
         set_budget(self.state, epochs, max_steps, max_time)
+        if epochs is not None and epochs > 1 and max_steps is None and max_time is None:
+            for name, loader in [("train_loader", self.train_loader), *self.val_loaders.items()]:
+                check_rereadable(loader, name or "val_loader", epochs)
 
     def _run(self, kind: str, phases: Iterable[Phase], body: Callable[[], object]) -> None:
         """Check the stack, open all callbacks, run the body, close them."""
@@ -224,9 +232,7 @@ class FitLoop:
         Syncs: once per batch, to copy the outputs to the host.
         """
         as_loaders(loader, None)
-        self._run(
-            "predict", [Phase.PREDICT], lambda: self.runner.run_pass(Phase.PREDICT, loader)
-        )
+        self._run("predict", [Phase.PREDICT], lambda: self.runner.run_pass(Phase.PREDICT, loader))
         return self._outputs.take()
 
     @property

@@ -27,7 +27,7 @@ def check_hooks(cls: type) -> None:
             warnings.warn(
                 f"{cls.__name__}.{name} is never called by the loop\n"
                 f"If it is meant as a hook, name it on_{name}.",
-                stacklevel=4,  # the class statement
+                stacklevel=3,  # the class statement
             )
 
 
@@ -39,8 +39,10 @@ def _check_hook(owner: str, name: str, member: Any) -> None:
             f"The nearest one is {close}; rename it, or drop the prefix 'on_'."
         )
     if not callable(member) or iscoroutinefunction(member) or isgeneratorfunction(member):
+        kind = "a coroutine" if iscoroutinefunction(member) else "a generator"
         raise TypeError(
-            f"{owner}.{name} is {brief(member)}, expected a plain method: calling it must run it\n"
+            f"{owner}.{name} is {kind if callable(member) else brief(member)}, expected a method "
+            "that runs when it is called\n"
             f"A hook is defined as: def {name}(self, state)."
         )
     found = signature(member)

@@ -3,6 +3,7 @@
 import os
 import secrets
 import time
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -18,8 +19,10 @@ from fitkit.interop import device_of, is_keras, keras, trainable_parameters
 __all__ = [
     "as_loaders",
     "as_sequence",
+    "check_flags",
     "check_model",
     "check_trainable",
+    "check_unpack",
     "is_main_process",
     "new_run_dir",
     "resolve_device",
@@ -63,6 +66,29 @@ def _unbuilt_layers(model: Any) -> list[str]:
     makes_nothing = (keras().layers.Layer.build, keras().Model.build)
     layers: list[Any] = [layer for layer in model._flatten_layers() if not layer.built]
     return [layer.name for layer in layers if layer.__class__.build not in makes_nothing]
+
+
+def check_unpack(unpack: object) -> None:
+    """Check that `unpack` is None or can be called.
+
+    Raises:
+        TypeError: If it is something else.
+    """
+    if unpack is not None and not callable(unpack):
+        raise TypeError(
+            f"unpack={brief(unpack)} is a {type(unpack).__name__}, expected a function of a batch\n"
+            "Give one that returns three parts: unpack=lambda batch: (inputs, targets, None)."
+        )
+
+
+def check_flags() -> None:
+    """Warn of a mode of torch that somebody may have left on by mistake."""
+    if torch.is_anomaly_enabled():
+        warnings.warn(
+            "anomaly mode is on: every step is checked for NaN and runs several times slower\n"
+            "Switch it off with torch.autograd.set_detect_anomaly(False) once the error is found.",
+            stacklevel=4,  # who calls fit
+        )
 
 
 def check_trainable(model: nn.Module) -> None:

@@ -93,7 +93,7 @@ def _explain(model: Any, inputs: Any, error: Exception) -> None:
 def _check_arguments(model: Any, inputs: Any, error: TypeError) -> None:
     """Raise a DataError if the inputs are not what `forward` takes."""
     named = dict(cast("Mapping[str, Any]", inputs)) if isinstance(inputs, Mapping) else {}
-    listed = cast("list[Any]", inputs) if isinstance(inputs, list | tuple) else [inputs]
+    listed: list[Any] = cast("list[Any]", inputs) if isinstance(inputs, list | tuple) else [inputs]
     expected = signature(model.forward)
     try:
         expected.bind(**named) if named else expected.bind(*listed)
