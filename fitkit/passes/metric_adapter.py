@@ -1,7 +1,7 @@
 """Keras metrics and torchmetrics behind one face."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import torch
@@ -180,6 +180,12 @@ def scalars(name: str, result: Any) -> Iterable[tuple[str, Tensor]]:
         for key, value in cast(Mapping[str, Any], result).items():
             yield from scalars(f"{name}_{key}", value)
         return
+    if isinstance(result, list | tuple):
+        for index, element in enumerate(cast(Sequence[Any], result)):
+            yield from scalars(f"{name}_{index}", element)
+        return
+    if is_keras(result, "Variable"):  # a metric may give its state itself
+        result = result.value
     value = torch.as_tensor(result).detach()
     if value.dim() == 0:
         yield name, value
