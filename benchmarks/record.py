@@ -1,0 +1,80 @@
+"""CPU time of a step: recorded by fitkit, eager, by hand, by Keras; and the floor below them all.
+
+The workload is the guide's MLP with loss and accuracy, batches of 32 digit-like images, `Metrics`
+and `Throughput` attached. Beside it three other networks, recorded against eager.
+
+    python -m benchmarks.record [--rounds 9] [--threads 1] [--cases MLP CNN transformer LSTM]
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from typing import Any
+
+os.environ["KERAS_BACKEND"] = "torch"
+os.environ["KERAS_TORCH_DEVICE"] = "cpu"
+
+import torch
+
+from benchmarks import record_cases as cases
+from benchmarks.harness import Run, compare, table, write_result
+from benchmarks.record_checks import agreement, first_use, peak_ratio
+
+STEPS = 200
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--cases", nargs="*", default=list(cases.CASES))
+    parser.add_argument("--first-use", action="store_true", help="print first-use cost, and end")
+    arguments = parser.parse_args()
+    if arguments.first_use:
+        print(first_use())
+        return
+    result: dict[str, Any] = {}
+    for threads in arguments.threads:
+        for case in arguments.cases if threads == 1 else arguments.cases[:1]:
+            name = f"{case}, {threads} thread{'s' * (threads > 1)}"
+            torch.set_num_threads(threads)
+            result[name] = compare(
+                contestants(case), steps=STEPS, rounds=arguments.rounds, threads=threads
+            )
+            print(f"{name}\n{table(result[name])}\n", flush=True)
+    torch.set_num_threads(1)
+    result["agreement"] = {case: agreement(case) for case in arguments.cases}
+    result["peak_memory_ratio"] = peak_ratio()
+    result["first_use"] = {"cold or warm": first_use(), "second process": second_process()}
+    print({key: result[key] for key in ("agreement", "peak_memory_ratio", "first_use")})
+    if arguments.cases == list(cases.CASES):
+        write_result("record", result)
+
+
+def contestants(case: str) -> dict[str, Run]:
+    """The baseline comes first: the hand loop for the MLP, eager fitkit for the others."""
+    ours = {
+        "fitkit eager": cases.fitkit_steps(case, STEPS),
+        "Record interpret": cases.fitkit_steps(case, STEPS, "interpret"),
+        "Record inductor": cases.fitkit_steps(case, STEPS, "inductor"),
+    }
+    if case != "MLP":
+        return ours
+    return {
+        "hand loop": cases.hand_loop(STEPS),
+        "Keras fit": cases.keras_fit(STEPS),
+        "torch Sequential, fused Adam": cases.torch_loop(STEPS),
+        **ours,
+        "bare kernels": cases.bare_kernels(),
+    }
+
+
+def second_process() -> str:
+    """First-use cost where the compiler finds its cache of an earlier process."""
+    command = [sys.executable, "-m", "benchmarks.record", "--first-use"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+if __name__ == "__main__":
+    main()
