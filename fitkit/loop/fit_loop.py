@@ -134,8 +134,10 @@ class FitLoop:
         Syncs: the loop itself never; callbacks say for themselves.
         """
         if self.running is not None:
+            where = f"{self.state.phase} pass" if hasattr(self.state, "phase") else "no pass"
             raise RuntimeError(
-                f"fit() was called while {self.running}() of the same loop is running\n"
+                f"fit() was called while {self.running}() of the same loop is running: {where}, "
+                f"{self.state.place()}\n"
                 "Let it end first; a callback validates with loop.evaluate() or state.request."
             )
         self._prepare_fit(epochs, max_steps, max_time, resume)

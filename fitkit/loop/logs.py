@@ -113,8 +113,9 @@ def check_owner(name: str, owner: CodeType, caller: CodeType) -> None:
     Raises:
         ConfigError: If `owner` and `caller` are not of the same class.
     """
-    classes = [code.co_qualname.rpartition(".")[0] for code in (owner, caller)]
-    if owner.co_qualname == caller.co_qualname or (classes[0] and classes[0] == classes[1]):
+    first, second = (code.co_qualname.rpartition(".")[0] for code in (owner, caller))
+    of_a_class = first and not first.endswith("<locals>")
+    if owner.co_qualname == caller.co_qualname or (of_a_class and first == second):
         return
     raise ConfigError(
         f"'{name}' is logged by two callbacks, expected one\n"

@@ -17,7 +17,8 @@ def by_name(kind: str, module: Any, name: str) -> Any:
     try:
         return module.get(name)
     except ValueError:
-        known = [each for each in dir(module) if not each.startswith("_")]
+        tools = {"get", "serialize", "deserialize"}
+        known = [each for each in dir(module) if each[0] != "_" and each not in tools]
         lower = {each.lower(): each for each in known}
         close = lower[difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.0)[0]]
         raise ConfigError(
