@@ -2,6 +2,8 @@
 
 import linecache
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from types import FrameType
 from typing import final
 
@@ -10,6 +12,9 @@ from fitkit.loop.events import Event
 # Frames of these packages are never "the user's line": they run on the user's behalf.
 _LIBRARIES = frozenset({"torch", "keras", "fitkit", "numpy", "torchmetrics"})
 _RECORDER = "fitkit.record"
+
+
+_raised: list["Refused"] = []
 
 
 @final
@@ -27,11 +32,30 @@ class Refused(Exception):
         self.where = where
         self.event: Event | None = None
         self.callback = ""
+        _raised.append(self)
 
     def __str__(self) -> str:
         """Return callback, event, reason and line, as far as they are known."""
         hook = f"{self.callback} at {self.event.name}: " if self.event is not None else ""
         return hook + super().__str__()
+
+
+@contextmanager
+def unswallowed() -> Generator[None]:
+    """Raise the first refusal of a trace again if the step has caught it.
+
+    A hook with `except Exception` must not go on as if the value it asked for did not exist.
+
+    Raises:
+        Refused: That refusal.
+    """
+    _raised.clear()
+    try:
+        yield
+        if _raised:
+            raise _raised[0]
+    finally:
+        _raised.clear()
 
 
 def culprit(frames: list[FrameType]) -> str:

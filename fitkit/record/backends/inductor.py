@@ -37,6 +37,7 @@ def inductor(
     Returns:
         A function of the step's inputs.
     """
+    from torch._guards import TracingContext, tracing
     from torch._inductor import config  # heavy: only where something is compiled
     from torch._inductor.compile_fx import compile_fx_inner
     from torch._inductor.decomposition import select_decomp_table
@@ -46,12 +47,16 @@ def inductor(
     with torch.no_grad(), patched:
         functionalize(step, inputs, decompositions=select_decomp_table())
         realize_scalars(step)
-        tensors = step.tensors(inputs)
-        wrapper = bool((options or {}).get("cpp_wrapper"))
-        compiled: Any = compile_fx_inner(
-            step.module, tensors, is_inference=True, cpp_wrapper=wrapper
-        )
-        compiled = getattr(compiled, "current_callable", None) or compiled
+        fakes = [node.meta["val"] for node in step.placeholders]
+        # The compiler's cache on disk, which makes a second process start fast, looks for
+        # the fake mode of the graph here.
+        with tracing(TracingContext(fakes[0].fake_mode)):
+            wrapper = bool((options or {}).get("cpp_wrapper"))
+            compiled: Any = compile_fx_inner(
+                step.module, fakes, is_inference=True, cpp_wrapper=wrapper
+            )
+    # What compile_fx_inner returns looks for profilers and caches at each call.
+    compiled = getattr(compiled, "current_callable", None) or compiled
     state = step.state
 
     def run(inputs: Sequence[Tensor]) -> Sequence[Tensor]:
