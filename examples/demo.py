@@ -68,6 +68,7 @@ def main():
     options = parser.parse_args()
 
     small = options.data == "digits"
+    epochs = options.epochs if options.epochs is not None else (10 if small else 3)
     train, held_out = digits() if small else mnist(options.data)
     keras.utils.set_random_seed(0)
     loop = FitLoop(
@@ -87,7 +88,7 @@ def main():
         run_dir=options.run_dir,
     )
     print(f"{len(train[0]):,} digits to train on, {len(held_out[0]):,} held out, on {loop.device}")
-    print_table(loop.fit(epochs=options.epochs or (10 if small else 3)))
+    print_table(loop.fit(epochs=epochs))
     print(f"\nSee the curves: tensorboard --logdir {loop.run_dir}")
 
 
