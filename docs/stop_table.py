@@ -11,7 +11,11 @@ __all__ = ["COLUMNS", "stop_row", "stop_table"]
 
 NUM_BATCHES = 3
 
-COLUMNS = ("rest of the batch", "PASS_END", "VALIDATE", "EPOCH_END", "SAVE", "FIT_END", "CLOSE")
+REST_OF_BATCH, REST_OF_PASS = "rest of the batch", "rest of the pass"
+COLUMNS = (
+    *(REST_OF_BATCH, REST_OF_PASS),
+    *("PASS_END", "VALIDATE", "EPOCH_END", "SAVE", "FIT_END", "CLOSE"),
+)
 BEFORE, AFTER = "before the first batch", "after the pass"
 FIRST, LAST = "first batch", "last batch"
 IN_VAL, IN_MID_VAL = "validation pass", "validation in mid-pass"
@@ -93,16 +97,24 @@ def stop_row(event: Event, place: str) -> tuple[str, ...]:
     here, *later = run_with_stop(event, place)
     in_train = {e for e, phase in later if phase is Phase.TRAIN}
     outside = {e for e, phase in later if phase is None}
-    in_same = in_train if here[1] is Phase.TRAIN else {e for e, phase in later if phase}
-    in_batch = Event.BATCH_BEGIN <= event < Event.BATCH_END
     if {Event.BATCH_BEGIN, Event.EPOCH_BEGIN} & (in_train | outside):
         raise RuntimeError(f"training went on after a stop at {event.name}, {place}")
+    in_same = same_pass(event, here[1], later)
     happens = {
-        "rest of the batch": in_batch and Event.BATCH_END in in_same,
+        REST_OF_BATCH: Event.BATCH_BEGIN <= event < Event.BATCH_END and Event.BATCH_END in in_same,
+        REST_OF_PASS: Event.BATCH_BEGIN in in_same,
         "PASS_END": Event.PASS_END in in_train,
         **{e.name: e in outside for e in Event if e >= Event.VALIDATE},
     }
     return (f"`{event.name}`", place, *("yes" if happens[column] else "" for column in COLUMNS))
+
+
+def same_pass(event: Event, phase: Phase | None, later: list[Record]) -> list[Event]:
+    """What still fires in the pass in which `event` fired."""
+    if phase is None or event is Event.PASS_END:
+        return []
+    in_phase = [e for e, other in later if other is phase]
+    return in_phase[: in_phase.index(Event.PASS_END) + 1]
 
 
 def stop_table() -> list[tuple[str, ...]]:
