@@ -26,6 +26,7 @@ from fitkit.loop.setup import (
     as_sequence,
     check_flags,
     check_model,
+    check_resume,
     check_trainable,
     check_unpack,
     is_main_process,
@@ -148,11 +149,7 @@ class FitLoop:
     def _prepare_fit(
         self, epochs: int | None, max_steps: int | None, max_time: float | None, resume: object
     ) -> None:
-        if resume is not None:
-            raise ConfigError(
-                f"resume={resume!r}: this version of fitkit cannot resume a run\n"
-                "Leave it out; load weights into the model before the loop is made."
-            )
+        check_resume(resume)
         if self.train_loader is None:
             raise ConfigError(
                 "fit() was called on a loop without a train_loader\n"
