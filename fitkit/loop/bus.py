@@ -38,7 +38,6 @@ class EventBus:
         self._tracers: list[Tracer] = []
         self._hooks: Table = ()
         self._phase = Phase.TRAIN
-        self.emit: Callable[[Event], None] = self._emit
         self.version = 0
         self.turns: tuple[Turn | None, ...] = (None,)
         self.build([])
@@ -46,6 +45,8 @@ class EventBus:
     def _emit(self, event: Event) -> None:
         for hook in self._hooks[event]:
             hook(self._state)
+
+    emit = _emit  # an attribute of the instance while it is traced
 
     def _emit_traced(self, event: Event) -> None:
         for hook in self._hooks[event]:
@@ -97,13 +98,13 @@ class EventBus:
     def add_tracer(self, tracer: Tracer) -> None:
         """Let `tracer(event, hook, state)` call every hook from now on; the latest one wins."""
         self._tracers.append(tracer)
-        self.emit = self._emit_traced
+        vars(self)["emit"] = self._emit_traced
 
     def remove_tracer(self, tracer: Tracer) -> None:
         """Undo `add_tracer`."""
         self._tracers.remove(tracer)
         if not self._tracers:
-            self.emit = self._emit
+            del vars(self)["emit"]
 
 
 def flatten(entries: Iterable[Entry]) -> list[Callback]:

@@ -1,5 +1,6 @@
 """Who is attached: types checked, stacks expanded, changes in mid-run put off to a safe point."""
 
+import weakref
 from collections.abc import Callable, Iterable
 from inspect import isfunction
 from typing import TYPE_CHECKING
@@ -24,7 +25,8 @@ class Roster:
     """The entries attached to a loop, in run order."""
 
     def __init__(self, loop: "FitLoop") -> None:
-        self._loop = loop
+        # Callbacks get a weak proxy: in a cycle, a model of gigabytes would outlive its loop.
+        self._loop: FitLoop = weakref.proxy(loop)
         self.entries: list[Entry] = []
         self._num_own = 0
         self._changes: list[Callable[[], None]] = []

@@ -32,7 +32,6 @@ class Runner:
     def __init__(self, bus: EventBus, state: State, before_batch: Callable[[], None]) -> None:
         self.bus = bus
         self.state = state
-        self.run_step: Callable[[], None] = self.run_region
         self.report: Callable[[], str] = nothing_recorded
         self._before_batch = before_batch
         self._open: set[Turn | None] = set()  # turns whose accumulation window is open
@@ -104,6 +103,8 @@ class Runner:
         """Fire the events of the step region for the current batch and turn, eagerly."""
         self.run_update()
         self.run_metrics()
+
+    run_step = run_region
 
     def run_metrics(self) -> None:
         """Fire the last event of the step region, in the phases that have it."""

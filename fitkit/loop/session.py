@@ -76,7 +76,9 @@ class Session:
             self._bus.call(event, hook)
         except BaseException as raised:  # every other callback must still be closed
             if error is not None:
-                error.add_note(f"{type(callback).__name__}.{hook.__name__} raised too: {raised!r}")
+                error.add_note(
+                    f"{type(callback).__name__}.{hook_name(event)} raised too: {raised!r}"
+                )
                 return None
             _add_origin(raised, self._state)
             return raised
@@ -98,6 +100,6 @@ def _origin(traceback: TracebackType | None) -> str | None:
         frame = traceback.tb_frame
         if frame.f_code in emitters:
             hook, event = frame.f_locals["hook"], frame.f_locals["event"]
-            found = f"{type(owner_of(hook)).__name__}.{hook.__name__} at {event.name}"
+            found = f"{type(owner_of(hook)).__name__}.{hook_name(event)} at {event.name}"
         traceback = traceback.tb_next
     return found
