@@ -60,3 +60,22 @@ def torch_mlp() -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)
     )
+
+
+def keras_noisy_mlp():
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((784,)),
+            layers.Dense(32, activation="relu"),
+            layers.BatchNormalization(),
+            layers.Dropout(0.5),
+            layers.Dense(10),
+        ]
+    )
+
+
+def torch_noisy_mlp():
+    return nn.Sequential(
+        nn.Linear(784, 32), nn.ReLU(), nn.BatchNorm1d(32), nn.Dropout(0.5), nn.Linear(32, 10)
+    )

@@ -49,6 +49,13 @@ def torch_crossentropy():
     return nn.CrossEntropyLoss()
 
 
+def state_of(model):
+    """Weights, running means and variances, seeds of layers: everything a step can change."""
+    if isinstance(model, keras.Model):
+        return [keras.ops.convert_to_numpy(variable) for variable in model.variables]
+    return [tensor.numpy().copy() for tensor in model.state_dict().values()]
+
+
 def same_weights(one, other):
     """Whether two lists of arrays are equal to the bit."""
     return len(one) == len(other) and all(map(np.array_equal, one, other))

@@ -8,8 +8,7 @@ from torch import nn
 from fitkit import Event, FitLoop, Phase, Validate, supervised
 from tests.parity import hand_loops as hand
 from tests.parity import ours
-from tests.parity.digits import keras_mlp
-from tests.parity.test_plain_loops import keras_noisy_mlp, state_of
+from tests.parity.digits import keras_mlp, keras_noisy_mlp
 
 
 def noisy_loop(*callbacks, val):
@@ -34,7 +33,7 @@ def test_validation_in_mid_pass_changes_nothing():
     loop.on(Event.PASS_END, phases=[Phase.VAL])(lambda state: passes.append(state.num_updates))
     loop.fit(epochs=2)
     assert passes == [7, 14]  # both in mid-pass: a pass has 10 batches
-    assert ours.same_weights(state_of(loop.model), state_of(without.model))
+    assert ours.same_weights(ours.state_of(loop.model), ours.state_of(without.model))
     for name in ("loss", "accuracy", "lr"):
         assert loop.history[name] == without.history[name]
 
@@ -44,7 +43,7 @@ def test_mid_pass_values_are_those_of_the_weights_at_that_update():
 
     @loop.on(Event.PASS_END, phases=[Phase.VAL])
     def keep(state):
-        weights.append(state_of(state.model))
+        weights.append(ours.state_of(state.model))
 
     loop.fit(max_steps=8)
     values = {name: loop.state.logs[name] for name in ("val_loss", "val_accuracy")}
