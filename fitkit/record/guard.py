@@ -38,11 +38,14 @@ class ReadGuard(TorchFunctionMode):
 
     Args:
         constants: The cache of number tensors.
-        branch: The answer to every truth test of a tensor; None refuses them. For steps with one
-            branch whose outcome the host knows, traced once per outcome.
+        branch: The answer to every truth test of a tensor, or a function that gives the answer to
+            the one at hand; None refuses it. For branches whose outcome the host knows: the step
+            is traced once per outcome.
     """
 
-    def __init__(self, constants: Constants, *, branch: bool | None = None) -> None:
+    def __init__(
+        self, constants: Constants, *, branch: bool | Callable[[], bool | None] | None = None
+    ) -> None:
         super().__init__()
         self._constants = constants
         self._branch = branch
@@ -60,9 +63,11 @@ class ReadGuard(TorchFunctionMode):
         if func is torch.as_tensor and args and is_number(args[0]):
             return self._constants.get(*args, **kwargs)
         name = getattr(func, "__name__", "")
-        if name == "__bool__" and self._branch is not None:
-            self.num_branches += 1
-            return self._branch
+        if name == "__bool__":
+            outcome = self._branch() if callable(self._branch) else self._branch
+            if outcome is not None:
+                self.num_branches += 1
+                return outcome
         if name in READS:
             raise refuse(f"the step reads the value of a tensor on the host ({name})")
         if name in _FOREACH_ADD and isinstance(kwargs.get("alpha"), Tensor):

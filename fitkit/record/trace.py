@@ -36,7 +36,7 @@ def trace(
     *,
     gradients: Gradients | None = None,
     constants: Constants | None = None,
-    branch: bool | None = None,
+    branch: bool | Callable[[], bool | None] | None = None,
 ) -> StepGraph:
     """Trace a step in the grad mode of the caller. Everything it builds lazily must exist already.
 
@@ -47,7 +47,8 @@ def trace(
             are used. Every other tensor the step reaches becomes state.
         gradients: The parameters whose ``.grad`` the step touches.
         constants: The cache of number tensors to use; a new one by default.
-        branch: The answer to every truth test of a tensor in the step; None refuses them.
+        branch: The answer to every truth test of a tensor in the step, or a function that gives
+            the answer to the one at hand; None refuses it.
 
     Returns:
         The step as a graph, with the live tensors it runs on.

@@ -58,7 +58,10 @@ LAYERS = {
     "Dense": (VECTOR, lambda: [K.Dense(8)]),
     "EinsumDense": (SERIES, lambda: [K.EinsumDense("abc,cd->abd", output_shape=(8, 5))]),
     "Conv1D": (SERIES, lambda: [K.Conv1D(4, 3)]),
-    "Conv1D(causal, dilated)": (SERIES, lambda: [K.Conv1D(4, 2, padding="causal", dilation_rate=2)]),
+    "Conv1D(causal, dilated)": (
+        SERIES,
+        lambda: [K.Conv1D(4, 2, padding="causal", dilation_rate=2)],
+    ),
     "Conv1DTranspose": (SERIES, lambda: [K.Conv1DTranspose(4, 3)]),
     "Conv2D": (IMAGE, lambda: [K.Conv2D(4, 3)]),
     "Conv2D(same, strides=2)": (IMAGE, lambda: [K.Conv2D(4, 3, strides=2, padding="same")]),

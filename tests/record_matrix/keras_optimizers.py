@@ -5,7 +5,7 @@ import torch
 
 from tests.record_matrix.row import Row, Training
 
-O, S = keras.optimizers, keras.optimizers.schedules
+OPT, S = keras.optimizers, keras.optimizers.schedules
 
 
 def digits(optimizer, *layers, loss=None, metrics=()):
@@ -18,53 +18,53 @@ def digits(optimizer, *layers, loss=None, metrics=()):
     return Training(model, x, y, loss, optimizer, metrics or [keras.metrics.CategoricalAccuracy()])
 
 
-class OwnAdam(O.Adam):
+class OwnAdam(OPT.Adam):
     """A subclass runs per variable, not fused over all of them."""
 
 
 def multi():
     """Two optimizers in one, by the path of the variable."""
-    return O.MultiOptimizer(O.OptimizerMap(O.Adam(0.01), {".*bias": O.SGD(0.1)}))
+    return OPT.MultiOptimizer(OPT.OptimizerMap(OPT.Adam(0.01), {".*bias": OPT.SGD(0.1)}))
 
 
 OPTIMIZERS = {
-    "Adadelta": O.Adadelta,
-    "Adafactor": O.Adafactor,
-    "Adagrad": O.Adagrad,
-    "Adam": O.Adam,
-    "Adam(amsgrad)": lambda: O.Adam(amsgrad=True),
-    "Adam(weight_decay)": lambda: O.Adam(weight_decay=0.01),
-    "Adam(clipnorm)": lambda: O.Adam(clipnorm=0.1),
-    "Adam(clipvalue)": lambda: O.Adam(clipvalue=0.01),
-    "Adam(global_clipnorm)": lambda: O.Adam(global_clipnorm=0.1),
-    "Adam(loss_scale_factor)": lambda: O.Adam(loss_scale_factor=8.0),
-    "Adam(use_ema)": lambda: O.Adam(use_ema=True),
-    "Adam(use_ema, ema_overwrite_frequency=3)": lambda: O.Adam(
+    "Adadelta": OPT.Adadelta,
+    "Adafactor": OPT.Adafactor,
+    "Adagrad": OPT.Adagrad,
+    "Adam": OPT.Adam,
+    "Adam(amsgrad)": lambda: OPT.Adam(amsgrad=True),
+    "Adam(weight_decay)": lambda: OPT.Adam(weight_decay=0.01),
+    "Adam(clipnorm)": lambda: OPT.Adam(clipnorm=0.1),
+    "Adam(clipvalue)": lambda: OPT.Adam(clipvalue=0.01),
+    "Adam(global_clipnorm)": lambda: OPT.Adam(global_clipnorm=0.1),
+    "Adam(loss_scale_factor)": lambda: OPT.Adam(loss_scale_factor=8.0),
+    "Adam(use_ema)": lambda: OPT.Adam(use_ema=True),
+    "Adam(use_ema, ema_overwrite_frequency=3)": lambda: OPT.Adam(
         0.01, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=3
     ),
-    "Adam(gradient_accumulation_steps=3)": lambda: O.Adam(0.01, gradient_accumulation_steps=3),
-    "SGD(momentum, gradient_accumulation_steps=2)": lambda: O.SGD(
+    "Adam(gradient_accumulation_steps=3)": lambda: OPT.Adam(0.01, gradient_accumulation_steps=3),
+    "SGD(momentum, gradient_accumulation_steps=2)": lambda: OPT.SGD(
         0.1, momentum=0.9, gradient_accumulation_steps=2
     ),
-    "Adam(accumulation and ema_overwrite_frequency)": lambda: O.Adam(
+    "Adam(accumulation and ema_overwrite_frequency)": lambda: OPT.Adam(
         gradient_accumulation_steps=2, use_ema=True, ema_overwrite_frequency=3
     ),
     "a subclass of Adam": OwnAdam,
-    "AdamW": O.AdamW,
-    "Adamax": O.Adamax,
-    "Ftrl": O.Ftrl,
-    "Lamb": O.Lamb,
-    "Lion": O.Lion,
-    "LossScaleOptimizer(Adam)": lambda: O.LossScaleOptimizer(O.Adam(), dynamic_growth_steps=3),
+    "AdamW": OPT.AdamW,
+    "Adamax": OPT.Adamax,
+    "Ftrl": OPT.Ftrl,
+    "Lamb": OPT.Lamb,
+    "Lion": OPT.Lion,
+    "LossScaleOptimizer(Adam)": lambda: OPT.LossScaleOptimizer(OPT.Adam(), dynamic_growth_steps=3),
     "MultiOptimizer(Adam, SGD)": multi,
-    "Muon": O.Muon,
-    "Nadam": O.Nadam,
-    "RMSprop": O.RMSprop,
-    "RMSprop(momentum, centered)": lambda: O.RMSprop(momentum=0.9, centered=True),
-    "SGD": O.SGD,
-    "SGD(momentum)": lambda: O.SGD(0.1, momentum=0.9),
-    "SGD(nesterov)": lambda: O.SGD(0.1, momentum=0.9, nesterov=True),
-    "ScheduleFreeAdamW": O.ScheduleFreeAdamW,
+    "Muon": OPT.Muon,
+    "Nadam": OPT.Nadam,
+    "RMSprop": OPT.RMSprop,
+    "RMSprop(momentum, centered)": lambda: OPT.RMSprop(momentum=0.9, centered=True),
+    "SGD": OPT.SGD,
+    "SGD(momentum)": lambda: OPT.SGD(0.1, momentum=0.9),
+    "SGD(nesterov)": lambda: OPT.SGD(0.1, momentum=0.9, nesterov=True),
+    "ScheduleFreeAdamW": OPT.ScheduleFreeAdamW,
 }
 
 
@@ -99,11 +99,11 @@ def _rows():
     for name, make in OPTIMIZERS.items():
         yield Row("Keras optimizers", name, lambda make=make: digits(make()))
     for name, make in SCHEDULES.items():
-        yield Row("Keras schedules", name, lambda make=make: digits(O.Adam(make())))
+        yield Row("Keras schedules", name, lambda make=make: digits(OPT.Adam(make())))
     yield Row(
         "Keras schedules",
         "AdamW: CosineDecay(warmup_target)",
-        lambda: digits(O.AdamW(SCHEDULES["CosineDecay(warmup_target)"](), weight_decay=0.1)),
+        lambda: digits(OPT.AdamW(SCHEDULES["CosineDecay(warmup_target)"](), weight_decay=0.1)),
     )
 
 
