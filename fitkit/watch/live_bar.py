@@ -1,5 +1,7 @@
 """The moving bar of a terminal or notebook, drawn by tqdm."""
 
+import contextlib
+import threading
 import warnings
 from collections.abc import Callable
 from importlib import import_module
@@ -20,7 +22,9 @@ def bar_class(console: Console) -> Any:
     plain = import_module("tqdm.std").tqdm
     if notebook is plain and not console.is_terminal:
         return None
-    return type("Bar", (notebook,), {"monitor_interval": 0})  # 0: no thread that outlives the run
+    # No thread that outlives the run; and a lock of its own, because a bar that fails to draw keeps
+    # the lock, which all bars of the process would share.
+    return type("Bar", (notebook,), {"monitor_interval": 0, "_lock": threading.RLock()})
 
 
 class LiveBar:
@@ -62,7 +66,5 @@ class LiveBar:
         self._guard(self._bar.close)
 
     def _guard(self, draw: Callable[[], object]) -> None:
-        try:
+        with contextlib.suppress(OSError, ValueError):
             draw()
-        except (OSError, ValueError):
-            self._bar.disable = True  # tqdm leaves it alone from now on

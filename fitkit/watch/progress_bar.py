@@ -123,7 +123,8 @@ class ProgressBar(Callback):
     def on_epoch_end(self, state: State) -> None:
         """Write the line of the epoch."""
         if self._epoch is not None:
-            self._console.line(f"{self._epoch}  {listing(state.logs)}".rstrip())
+            results = {name: value for name, value in state.logs.items() if name != "lr"}
+            self._console.line(f"{self._epoch}  {listing(results)}".rstrip())
             self._epoch = None
 
     def on_fit_end(self, state: State) -> None:

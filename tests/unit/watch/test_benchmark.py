@@ -75,7 +75,7 @@ def test_it_can_be_run_again():
 
 
 def test_it_agrees_with_another_clock():
-    benchmark = Benchmark(steps=20, warmup=5, repeats=3)
+    benchmark = Benchmark(steps=20, warmup=5, repeats=7)
     loop = make_loop(benchmark, num_samples=32)
     times = []
 
@@ -85,8 +85,9 @@ def test_it_agrees_with_another_clock():
         time.sleep(0.003)
 
     loop.fit(100)
-    outside = [times[24] - times[4], times[44] - times[24], times[64] - times[44]]
-    assert benchmark.result.seconds == pytest.approx(outside, rel=0.03)
+    outside = np.diff(times[4::20])
+    # The median, because the machine may pause this process between the two clocks.
+    assert np.median(benchmark.result.seconds / outside) == pytest.approx(1, rel=0.03)
     assert benchmark.result.samples_per_s == pytest.approx(80 / np.median(outside), rel=0.03)
 
 

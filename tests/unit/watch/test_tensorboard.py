@@ -217,6 +217,13 @@ def test_flushed_values_are_on_disk_while_training_runs(tmp_path):
     assert seen == [0, 2, 2, 4, 4]
 
 
+def test_the_steps_of_a_pass_are_on_disk_when_it_ends(tmp_path):
+    loop, seen = make_loop(TensorBoard(), run_dir=tmp_path), []
+    loop.on(Event.VALIDATE)(lambda state: seen.append(len(read(tmp_path / "train")["step/loss"])))
+    loop.fit(2)
+    assert seen == [5, 10]
+
+
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("phase", ["train", "val"])
 def test_an_error_loses_nothing(tmp_path, error, phase):
