@@ -53,6 +53,7 @@ class AddedLosses(Callback):
         added = state.model.losses if self._is_keras else ()
         if not added:
             return
-        state.losses["added"] = torch.stack(list(added)).sum()
+        with torch.no_grad():  # to be looked at only; its graph would cost as much as the sum
+            state.losses["added"] = torch.stack(list(added)).sum()
         for loss in added:  # in this order, as Keras does: a sum of floats depends on it
             state.loss = state.loss + loss
