@@ -23,7 +23,7 @@ class KerasApply(Callback):
     Writes: the weights that are trainable now.
     Logs:   lr, the learning rate after the pass.
     Syncs:  once per pass, to read the learning rate; per step never by itself (Keras's dynamic loss
-        scaling, its own gradient accumulation and Nadam do).
+        scaling, its own gradient accumulation, SGD, Adadelta and Nadam do, see docs/syncs.md).
     Raises: TypeError if it is no Keras optimizer; ConfigError if it was built for other variables.
 
     Example:
