@@ -36,6 +36,7 @@ class EventBus:
         self._state = state
         self._tables: dict[tuple[Phase, str | None], Table] = {}
         self._tracers: list[Tracer] = []
+        self._callbacks: list[Callback] = []
         self._hooks: Table = ()
         self._phase = Phase.TRAIN
         self.version = 0
@@ -67,6 +68,7 @@ class EventBus:
         self._tables = {(phase, None): _table(entries, phase, None) for phase in Phase}
         for turn in turns:
             self._tables[Phase.TRAIN, turn.name] = _table(entries, Phase.TRAIN, turn)
+        self._callbacks = flatten(entries)
         self.version += 1
         self._hooks = self._tables[self._phase, None]
 
@@ -91,9 +93,10 @@ class EventBus:
 
     @property
     def step_callbacks(self) -> list[Callback]:
-        """The callbacks with a hook in the step region of any phase or turn, in list order."""
-        hooks = [h for table in self._tables.values() for e in _REGION for h in table[e]]
-        return list(dict.fromkeys(owner_of(hook) for hook in hooks))
+        """The callbacks with a hook in the step region, or around one, in list order."""
+        return [
+            c for c in self._callbacks if any(listens_to(c, e) or e in c.around for e in _REGION)
+        ]
 
     def add_tracer(self, tracer: Tracer) -> None:
         """Let `tracer(event, hook, state)` call every hook from now on; the latest one wins."""

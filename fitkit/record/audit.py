@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
+from fitkit.record.generators import Generators
 from fitkit.record.passes.writes import written_placeholders
 from fitkit.record.program import Program
 from fitkit.record.step_graph import StepGraph
 
-__all__ = ["audit", "is_due"]
+__all__ = ["audit", "is_due", "written_state"]
 
 # Compiled arithmetic is equal within rounding. What counts is the error relative to the change a
 # step makes; counters of metrics (0-d) may flip a sample where two outputs are all but equal.
@@ -47,15 +49,15 @@ def audit(
 
     Syncs: yes, it compares on the host. Happens log2(replays) times.
     """
-    state = _written(program.step)
+    state = written_state(program.step)
     before = [tensor.clone() for tensor in state]
-    generators = _generator_states(state)
+    generators = Generators(state)
     replayed = dict(program(inputs))
     after_replay = [tensor.clone() for tensor in state]
     with torch.no_grad():
         for tensor, value in zip(state, before, strict=True):
             tensor.copy_(value)
-    _restore_generators(generators)
+    generators.restore()
     run_eagerly()
     exact = program.backend == "interpret"
     eager = results()
@@ -63,11 +65,14 @@ def audit(
         (f"state tensor of shape {tuple(now.shape)}", replay, now, old)
         for replay, now, old in zip(after_replay, state, before, strict=True)
     ]
-    pairs += [(n, replayed[n], v, torch.zeros_like(v)) for n, v in eager.items() if n in replayed]
+    for name in eager.keys() & replayed.keys():
+        both = zip(tree_leaves(replayed[name]), tree_leaves(eager[name]), strict=True)
+        pairs += [(name, replay, now, torch.zeros_like(now)) for replay, now in both]
     return next((name for name, *values in pairs if _differ(*values, exact=exact)), None)
 
 
-def _written(step: StepGraph) -> list[Tensor]:
+def written_state(step: StepGraph) -> list[Tensor]:
+    """Return the tensors that a step writes."""
     indices = (step.placeholders.index(node) for node in written_placeholders(step.module.graph))
     return [step.state[i - step.num_inputs] for i in indices if i >= step.num_inputs]
 
@@ -82,18 +87,3 @@ def _differ(replay: Tensor, eager: Tensor, before: Tensor, *, exact: bool) -> bo
     # Interpreted programs differ only where `alpha=tensor` was rewritten, by a rounding.
     allowed = rounding if exact else rounding + tolerance * (b - old).abs().amax()
     return bool(error > allowed)  # sync: log2(replays) times
-
-
-def _generator_states(tensors: Sequence[Tensor]) -> list[tuple[torch.device, Tensor]]:
-    states = [(torch.device("cpu"), torch.get_rng_state())]
-    for device in {tensor.device for tensor in tensors if tensor.device.type == "cuda"}:
-        states.append((device, torch.cuda.get_rng_state(device)))
-    return states
-
-
-def _restore_generators(states: list[tuple[torch.device, Tensor]]) -> None:
-    for device, state in states:
-        if device.type == "cuda":
-            torch.cuda.set_rng_state(state, device)
-        else:
-            torch.set_rng_state(state)

@@ -1,12 +1,17 @@
 """Where Python keeps values: attributes, containers, the outer variables of functions."""
 
-from collections.abc import Callable
-from operator import is_, itemgetter
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from types import FunctionType
 from typing import Any, cast, final
 
+from torch import Tensor
+
 __all__ = [
     "AttributeHolder",
+    "ClassHolder",
+    "Container",
     "ContainerHolder",
     "FunctionHolder",
     "Holder",
@@ -15,8 +20,12 @@ __all__ = [
 ]
 
 Values = tuple[object, ...]
+Items = dict[Any, Any]
+Container = dict[Any, Any] | list[Any] | deque[Any] | set[Any]
 
 SCALARS = (int, float, bool, str, type(None), complex, bytes)
+_MAX_ITEMS = 64
+_GONE = object()
 
 
 def fingerprint(values: Values) -> Values:
@@ -27,139 +36,227 @@ def fingerprint(values: Values) -> Values:
 
 
 class Holder:
-    """Some named values that live together."""
+    """Some named values that live together.
+
+    Attributes:
+        owner: Whose values they are, for messages.
+    """
 
     owner: str
 
     def read(self) -> Values:
-        """Return the values now."""
+        """Return the values a program depends on, as they are now."""
         raise NotImplementedError
 
-    def write(self, values: Values) -> None:
-        """Put values back."""
+    def items(self) -> Items:
+        """Return a copy of all values by name."""
         raise NotImplementedError
 
-    def changed(self, before: Values) -> str | None:
-        """Return the name of the first value that is another one than before."""
-        now = self.read()
-        if len(now) == len(before) and all(map(is_, now, before)):
-            return None
-        old, new = fingerprint(before), fingerprint(now)
-        pairs = zip(self.names(), old, new, strict=False)
-        first = next((name for name, was, is_now in pairs if was != is_now), None)
-        return first if first or len(now) == len(before) else "its items"
-
-    def names(self) -> list[str]:
-        """Return what the values are called."""
+    def put(self, items: Items) -> None:
+        """Put a copy back."""
         raise NotImplementedError
+
+    def counts(self, name: Any) -> bool:
+        """Return whether a step may not change this value."""
+        return True
+
+    def label(self, name: Any) -> str:
+        """Return what a value is called in messages."""
+        return f"{self.owner}[{name!r}]"
+
+    def change(self, before: Items) -> str | None:
+        """Return the name of the first change since `before` that counts.
+
+        A tensor that takes the place of another one always counts: it is how state is carried
+        from step to step, and a replay would not do it.
+        """
+        now = self.items()
+        for name in before | now:
+            old, new = before.get(name, _GONE), now.get(name, _GONE)
+            rebound = isinstance(old, Tensor) and isinstance(new, Tensor)
+            if not _same(old, new) and (rebound or self.counts(name)):
+                return self.label(name)
+        return None
+
+    def undo(self, before: Items) -> None:
+        """Put back what is another object than it was in `before`."""
+        now = self.items()
+        if any(now.get(n, _GONE) is not before.get(n, _GONE) for n in before | now):
+            self.put(before)
+
+
+def _same(old: Any, new: Any) -> bool:
+    if old is new:
+        return True
+    return isinstance(old, SCALARS) and type(old) is type(new) and old == new
 
 
 @final
 class AttributeHolder(Holder):
-    """The attributes of an object; of a library's object only the public ones, and scalars."""
+    """The attributes of an object.
 
-    def __init__(self, thing: Any, of_library: bool) -> None:
+    Args:
+        thing: The object.
+        names: Those that count; None is all, also those to come.
+    """
+
+    def __init__(self, thing: Any, names: Sequence[str] | None = None) -> None:
         self.owner = type(thing).__name__
         self._dict = cast(dict[str, object], vars(thing))
-        self._open = not of_library
-        public = [name for name, value in self._dict.items() if _is_public(name, value)]
-        self._names: tuple[str, ...] = tuple(public if of_library else self._dict)
-        get: Any = itemgetter(*self._names) if len(self._names) > 1 else self._get_few
-        self._get: Callable[[dict[str, object]], Values] = get
+        self._names = None if names is None else frozenset(names)
+        self._get = None if names is None else _getter(names)
 
-    def _get_few(self, held: dict[str, object]) -> Values:
-        return tuple(held[name] for name in self._names)
-
-    def names(self) -> list[str]:
-        """Return what the values are called."""
-        return list(self._dict) if self._open else list(self._names)
+    def narrow(self, mentioned: set[str]) -> None:
+        """Read only attributes that the code mentions; all that there are count all the same."""
+        self._get = _getter([name for name in self._dict if name in mentioned])
 
     def read(self) -> Values:
-        """Return the values now."""
+        """Return the values a program depends on, as they are now."""
+        if self._get is None:
+            return tuple(self._dict.values())
         try:
-            return tuple(self._dict.values()) if self._open else self._get(self._dict)
+            values = self._get(self._dict)
         except KeyError:  # an attribute was deleted
             return ()
+        return values if self._names is not None else (len(self._dict), *values)
 
-    def write(self, values: Values) -> None:
-        """Put values back."""
-        names = self.names()
-        self._dict.update(zip(names, values, strict=False))
-        for name in names[len(values) :]:  # attributes the trace has added
+    def items(self) -> Items:
+        """Return a copy of all values by name."""
+        return dict(self._dict)
+
+    def put(self, items: Items) -> None:
+        """Put a copy back."""
+        for name in [name for name in self._dict if name not in items]:
             del self._dict[name]
+        self._dict.update(items)
+
+    def counts(self, name: Any) -> bool:
+        """Return whether a step may not change this value."""
+        return self._names is None or name in self._names
+
+    def label(self, name: Any) -> str:
+        """Return what a value is called in messages."""
+        return f"{self.owner}.{name}"
+
+
+def _getter(names: Sequence[str]) -> Callable[[dict[str, object]], Values]:
+    if len(names) > 1:
+        return cast(Any, itemgetter(*names))  # in C: it runs at every step
+    return lambda held: tuple([held[name] for name in names])
+
+
+@final
+class ClassHolder(Holder):
+    """The attributes of a class: counters, shared settings, methods."""
+
+    def __init__(self, kind: type[Any]) -> None:
+        self.owner = kind.__name__
+        self._kind = kind
+
+    def read(self) -> Values:
+        """Return the values a program depends on, as they are now."""
+        return tuple(vars(self._kind).values())
+
+    def items(self) -> Items:
+        """Return a copy of all values by name."""
+        return dict(vars(self._kind))
+
+    def put(self, items: Items) -> None:
+        """Put a copy back."""
+        for name, value in vars(self._kind).copy().items():
+            if name not in items:
+                delattr(self._kind, name)
+            elif items[name] is not value:
+                setattr(self._kind, name, items[name])
+
+    def label(self, name: Any) -> str:
+        """Return what a value is called in messages."""
+        return f"{self.owner}.{name}"
 
 
 @final
 class ContainerHolder(Holder):
-    """The items of a list or dict."""
+    """The items of a list, dict, deque or set. Of a long one its length and first items are read.
 
-    def __init__(self, container: "dict[Any, Any] | list[Any]", owner: str) -> None:
+    Args:
+        container: The container.
+        owner: Whose it is.
+        counts: Whether a step may not change it.
+    """
+
+    def __init__(self, container: Container, owner: str, *, counts: bool = True) -> None:
         self.owner = owner
         self._container = container
-
-    def names(self) -> list[str]:
-        """Return what the values are called."""
-        keys = self._container if isinstance(self._container, dict) else range(len(self._container))
-        return [f"[{key!r}]" for key in keys]
+        self._counts = counts
 
     def read(self) -> Values:
-        """Return the values now."""
+        """Return the values a program depends on, as they are now."""
         held = self._container
-        return tuple(held.values()) if isinstance(held, dict) else tuple(held)
+        values = tuple(held.values()) if isinstance(held, dict) else tuple(held)
+        return values if len(values) <= _MAX_ITEMS else (len(values), *values[:_MAX_ITEMS])
 
-    def write(self, values: Values) -> None:
-        """Put values back."""
-        if isinstance(self._container, list):
-            self._container[:] = values
-            return
-        for key, value in zip(list(self._container), values, strict=False):
-            self._container[key] = value
-        for key in list(self._container)[len(values) :]:
-            del self._container[key]
+    def items(self) -> Items:
+        """Return a copy of all values by name."""
+        held = self._container
+        return dict(held) if isinstance(held, dict) else dict(enumerate(held))
+
+    def put(self, items: Items) -> None:
+        """Put a copy back."""
+        held: Any = self._container
+        held.clear()
+        if isinstance(held, dict | set):
+            cast(Any, held).update(items if isinstance(held, dict) else items.values())
+        else:
+            held.extend(items.values())
+
+    def counts(self, name: Any) -> bool:
+        """Return whether a step may not change this value."""
+        return self._counts
 
 
 @final
 class FunctionHolder(Holder):
-    """The variables a function uses from outside: cells of its closure, globals of its module."""
+    """The variables a function uses from outside: cells of its closure, globals of its module.
 
-    def __init__(self, function: FunctionType) -> None:
+    Args:
+        function: The function.
+        names: The global variables it uses.
+    """
+
+    def __init__(self, function: FunctionType, names: Iterable[str]) -> None:
         self.owner = function.__qualname__
-        self._cells = function.__closure__ or ()
+        self._cells = dict(
+            zip(function.__code__.co_freevars, function.__closure__ or (), strict=False)
+        )
         self._globals = function.__globals__
-        self._cell_names = function.__code__.co_freevars
-        self._names = [
-            name
-            for name in function.__code__.co_names
-            if isinstance(self._globals.get(name), SCALARS) and name in self._globals
-        ]
-
-    def names(self) -> list[str]:
-        """Return what the values are called."""
-        return [*self._cell_names, *self._names]
+        self._names = tuple(names)
 
     def read(self) -> Values:
-        """Return the values now."""
-        cells = (_content(cell) for cell in self._cells)
-        return (*cells, *(self._globals.get(name) for name in self._names))
+        """Return the values a program depends on, as they are now."""
+        cells = [_content(cell) for cell in self._cells.values()]
+        return (*cells, *[self._globals.get(name, _GONE) for name in self._names])
 
-    def write(self, values: Values) -> None:
-        """Put values back."""
-        for cell, value in zip(self._cells, values, strict=False):
-            if value is not _EMPTY:
-                cell.cell_contents = value
-        for name, value in zip(self._names, values[len(self._cells) :], strict=False):
-            self._globals[name] = value
+    def items(self) -> Items:
+        """Return a copy of all values by name."""
+        return dict(zip((*self._cells, *self._names), self.read(), strict=True))
 
+    def put(self, items: Items) -> None:
+        """Put a copy back."""
+        for name, value in items.items():
+            if value is _GONE:
+                continue
+            if name in self._cells:
+                self._cells[name].cell_contents = value
+            else:
+                self._globals[name] = value
 
-_EMPTY = object()
+    def label(self, name: Any) -> str:
+        """Return what a value is called in messages."""
+        return f"{self.owner}: {name}"
 
 
 def _content(cell: Any) -> object:
     try:
         return cell.cell_contents
     except ValueError:
-        return _EMPTY
-
-
-def _is_public(name: str, value: object) -> bool:
-    return name[0] != "_" and (isinstance(value, SCALARS) or callable(value))
+        return _GONE

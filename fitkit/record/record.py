@@ -2,18 +2,20 @@
 
 import warnings
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Literal, final, get_args
+from typing import TYPE_CHECKING, Any, Literal, final, get_args
 
 import torch
 
 from fitkit.errors import ConfigError
 from fitkit.loop.callback import Callback
+from fitkit.loop.events import Phase
 from fitkit.loop.runner import nothing_recorded
 from fitkit.loop.state import State
+from fitkit.record.optimizers import optimizers_by_turn
 from fitkit.record.python_state import PythonState
 from fitkit.record.recording import Recorder, Recording
 from fitkit.record.refused import Refused
-from fitkit.record.region import StepInputs, step_functions, step_inputs
+from fitkit.record.region import StepInputs, region_of, step_functions, step_inputs
 from fitkit.record.report import render_report
 from fitkit.record.tiers import Tiers
 
@@ -89,6 +91,8 @@ class Record(Callback):
         self._tiers = Tiers(backend)
         self._python: PythonState | None = None
         self._version = -1
+        self._region: Hashable = None
+        self._applied: dict[str | None, list[Any]] = {}  # optimizers by turn
         self._warned: set[str] = set()
         self._told: list[Refused] = []
 
@@ -113,14 +117,16 @@ class Record(Callback):
 
     def on_pass_begin(self, state: State) -> None:
         """Look anew at what the step can reach: layers may have been added or replaced."""
-        recorder = self._recorder_now()
-        bus = recorder.bus
+        bus = self._recorder_now().bus
         if bus.version != self._version:
-            self.recordings.clear()  # they hold hooks that may be gone
-            self._version = bus.version
+            self._version, region = bus.version, region_of(bus)
+            if region != self._region:
+                self.recordings.clear()  # they hold hooks that may be gone
+                self._region = region
         callbacks = bus.step_callbacks
         hooks = [function for callback in callbacks for function in step_functions(callback)]
         self._python = PythonState(state.model, callbacks, hooks, before=self._python)
+        self._applied = optimizers_by_turn(bus)
 
     def run_step(self) -> None:
         """Run the step region of the current batch and turn."""
@@ -128,11 +134,15 @@ class Record(Callback):
         if self._recorder_now().bus.version != self._version or self._python is None:
             self.on_pass_begin(state)
         inputs = step_inputs(state)
-        key = self._key(state, inputs)
-        recording = self._recording(key, state)
+        optimizers = self._optimizers_key(state)
+        key = self._key(state, inputs, optimizers)
+        if key not in self.recordings and len(self.recordings) < self.max_programs:
+            self.on_pass_begin(state)  # what changed may lead to objects that were out of reach
+            key = self._key(state, inputs, optimizers)
+        recording = self._recording(key, state, inputs)
         if recording is None or state.eager_requested or recording.num_eager == 0:
             self._run_eagerly(recording)
-            self._rekey(key, self._key(state, inputs))
+            self._rekey(key, self._key(state, inputs, optimizers))
             return
         if recording.program is None and recording.refusal is None:
             self._trace(recording, inputs)
@@ -156,23 +166,39 @@ class Record(Callback):
         else:
             recording.run_eagerly()
 
-    def _key(self, state: State, inputs: StepInputs) -> Hashable:
+    def _optimizers_key(self, state: State) -> Hashable:
+        """Return what the update depends on; asked before it, because it counts the updates."""
+        optimizers = self._recorder_now().optimizers
+        applies = state.phase is Phase.TRAIN and state.closes_update
+        optimizers.select(self._applied[state.turn] if applies else ())
+        return optimizers.key()
+
+    def _key(self, state: State, inputs: StepInputs, optimizers: Hashable) -> Hashable:
         assert self._python is not None  # noqa: S101  # run_step has made it
+        with self._recorder_now().optimizers.hidden():
+            version = self._python.version()
         return (
             state.phase,
             state.turn,
             state.opens_update,
             state.closes_update,
             inputs.key,
-            self._python.version(),
+            version,
+            optimizers,
             tuple([parameter.requires_grad for parameter in self._python.parameters]),
             tuple([callback.step_key for callback in self._python.keyed]),
             torch.are_deterministic_algorithms_enabled(),
             torch.is_autocast_enabled(state.device.type),
+            torch.get_autocast_dtype(state.device.type),
+            state.needs,
+            state.log_buffer,
         )
 
-    def _recording(self, key: Hashable, state: State) -> Recording | None:
+    def _recording(self, key: Hashable, state: State, inputs: StepInputs) -> Recording | None:
         recording = self.recordings.get(key)
+        if inputs.opaque is not None:
+            self._refuse_opaque(inputs.opaque)
+            return None
         if recording is None and len(self.recordings) < self.max_programs:
             turn = f" turn {state.turn}" if state.turn else ""
             title = f"{state.phase}{turn}, batch of {state.batch_size}"
@@ -199,6 +225,12 @@ class Record(Callback):
             raise recording.refusal
         part = "UPDATE_METRICS" if recording.program else "the step"
         self._warn(f"Record runs {part} eagerly ({recording.title}): {recording.refusal}")
+
+    def _refuse_opaque(self, kind: str) -> None:
+        reason = f"state.extra holds a {kind}; what changes in it cannot be seen"
+        if self.strict:
+            raise Refused(reason)
+        self._warn(f"Record runs the step eagerly: {reason}.\nPut tensors or numbers there.")
 
     def _warn(self, message: str) -> None:
         if message not in self._warned:

@@ -1,23 +1,33 @@
 """One step of a key: run eagerly at first, then traced, then replayed; or refused for good."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, final
 
 from torch import Tensor
 
 from fitkit.loop.bus import EventBus, owner_of
 from fitkit.loop.callback import Hook
-from fitkit.loop.events import Event
+from fitkit.loop.events import REGION, Event
 from fitkit.loop.runner import Runner
 from fitkit.loop.state import State
-from fitkit.record.audit import audit, is_due
+from fitkit.record.audit import audit, is_due, written_state
 from fitkit.record.constants import Constants
+from fitkit.record.generators import Generators
 from fitkit.record.grads import GradBuffers, Gradients
+from fitkit.record.optimizers import Optimizers
 from fitkit.record.passes import simplify
 from fitkit.record.program import Program
-from fitkit.record.python_state import PythonState, refuse_changes
-from fitkit.record.refused import Refused
-from fitkit.record.region import StepInputs, publish, published, substituted
+from fitkit.record.python_state import PythonState
+from fitkit.record.refused import Refused, unswallowed
+from fitkit.record.region import (
+    StepInputs,
+    line_of,
+    publish,
+    published,
+    refuse_extras,
+    substituted,
+)
 from fitkit.record.trace import trace
 
 __all__ = ["Recording", "Recorder"]
@@ -31,12 +41,14 @@ class Recorder:
         runner: Runs the region eagerly.
         constants: The tensors of Python numbers.
         buffers: The gradients that outlive a step.
+        optimizers: What the host decides about updates.
     """
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
         self.constants = Constants()
         self.buffers = GradBuffers()
+        self.optimizers = Optimizers()
 
     @property
     def bus(self) -> EventBus:
@@ -59,46 +71,80 @@ class Recorder:
 
         def region(tensors: Sequence[Tensor]) -> dict[str, Any]:
             with substituted(state, tensors):
+                extra = dict(vars(state.extra))
                 self.runner.run_update()
                 if with_metrics:
                     self.runner.run_metrics()
+                refuse_extras(extra, vars(state.extra), turns=len(self.bus.turns) > 1)
                 return published(state, tensors, outputs=outputs)
 
-        gradients = self._gradients()
-        names, before = state.log_buffer.names, python.snapshot()
-        where = _LastHook()
-        self.bus.add_tracer(where)
-        try:
-            step = trace(region, inputs.tensors, gradients=gradients, constants=self.constants)
-            refuse_changes(python, before)
-        except Refused as refusal:
-            python.restore(before)
-            refusal.event, refusal.callback = where.event, where.callback
-            raise
-        finally:
-            self.bus.remove_tracer(where)
-            state.log_buffer.keep_only(names)
+        gradients = self._gradients(with_metrics)
+        self._rehearse(python)
+        with self.optimizers.traced(), self._undone(python), unswallowed():
+            step = trace(
+                region,
+                inputs.tensors,
+                gradients=gradients,
+                constants=self.constants,
+                branch=self.optimizers.answer,
+            )
         simplify(step)
         return Program(step, gradients=gradients)
 
-    def _gradients(self) -> Gradients:
+    def _rehearse(self, python: PythonState) -> None:
+        """Refuse learning rates that change Python state when they are computed."""
+        before = python.snapshot()
+        self.optimizers.rehearse()
+        change = python.change(before)
+        python.restore(before)
+        if change is not None:
+            raise Refused(f"the learning rate changes Python state: {change}")
+
+    @contextmanager
+    def _undone(self, python: PythonState) -> Generator[None]:
+        """Leave nothing behind of what runs inside, whatever it raises; refuse what it changed."""
+        log_buffer, generators = self.state.log_buffer, Generators()
+        names, before = log_buffer.names, python.snapshot()
+        watch = _Watch(python, before)
+        self.bus.add_tracer(watch)
+        try:
+            yield
+            if new := log_buffer.names - names:
+                raise Refused(f"the step logs what the step before did not log: {', '.join(new)}")
+        except Refused as refusal:
+            refusal.event, refusal.callback = watch.event, watch.callback
+            generators.restore()
+            raise
+        finally:
+            self.bus.remove_tracer(watch)
+            python.restore(before)
+            log_buffer.keep_only(names)
+
+    def _gradients(self, with_metrics: bool) -> Gradients:
         state = self.state
         whole = state.opens_update and state.closes_update
-        kept = not whole or "gradients" in state.needs
+        # Metrics that run eagerly may look at the gradients of the step.
+        kept = not (whole and with_metrics) or "gradients" in state.needs
         parameters: list[Tensor] = list(state.model.parameters())
         return Gradients(parameters, buffers=self.buffers if kept else None)
 
 
 @final
-class _LastHook:
-    """Remembers which hook runs, to say who is to blame for a refusal."""
+class _Watch:
+    """Calls the hooks of a trace: knows which one runs, and refuses it if it changes Python."""
 
-    event: Event | None = None
-    callback = ""
+    def __init__(self, python: PythonState, before: Any) -> None:
+        self.event: Event | None = None
+        self.callback = ""
+        self._python = python
+        self._before = before
 
     def __call__(self, event: Event, hook: Hook, state: State) -> None:
         self.event, self.callback = event, type(owner_of(hook)).__name__
         hook(state)
+        change = self._python.change(self._before)
+        if change is not None:
+            raise Refused(f"the step changes Python state: {change}", line_of(hook))
 
 
 @final
@@ -120,6 +166,7 @@ class Recording:
         self.eager_metrics = False
         self.num_eager = 0
         self._recorder = recorder
+        self._read = self._written = frozenset[int]()  # ids of the program's tensors
 
     def run_eagerly(self) -> None:
         """Run one step with Python."""
@@ -129,12 +176,30 @@ class Recording:
     def replay(self, inputs: StepInputs) -> None:
         """Run one step without Python; a program must exist."""
         assert self.program is not None  # noqa: S101  # the caller has looked
+        optimizers = self._recorder.optimizers
+        optimizers.fill(self._read)
         if is_due(self.program):
             self._audit(self.program, inputs)
             return
-        publish(self._recorder.state, self.program(inputs.tensors))
+        try:
+            results = self.program(inputs.tensors)
+        except BaseException as error:
+            error.add_note(f"while replaying {self.title}: {self._events()}")
+            raise
+        optimizers.ran(self._written)
+        publish(self._recorder.state, results)
         if self.eager_metrics:
             self._recorder.runner.run_metrics()
+
+    def _events(self) -> str:
+        """Return the events the program stands for."""
+        state = self._recorder.state
+        skipped = {Event.UPDATE_METRICS} if self.eager_metrics else set[Event]()
+        if not state.opens_update:
+            skipped.add(Event.ZERO_GRAD)
+        if not state.closes_update:
+            skipped |= {Event.GRADS_READY, Event.APPLY}
+        return " ".join(event.name for event in REGION[state.phase] if event not in skipped)
 
     def _audit(self, program: Program, inputs: StepInputs) -> None:
         """Run the step both ways from one state; the eager way counts."""
@@ -154,15 +219,29 @@ class Recording:
     def trace(self, inputs: StepInputs, python: PythonState) -> None:
         """Make the program, or keep the reason why there is none."""
         try:
-            self.program = self._recorder.trace(inputs, python, with_metrics=True)
+            self._keep(self._recorder.trace(inputs, python, with_metrics=True))
         except Refused as refusal:
-            self.refusal = refusal
+            if refusal.event is Event.APPLY and self._recorder.optimizers.give_way():
+                self.trace(inputs, python)
+                return
+            self.refusal = self._advised(refusal)
             if refusal.event is Event.UPDATE_METRICS:
                 self._trace_without_metrics(inputs, python)
 
     def _trace_without_metrics(self, inputs: StepInputs, python: PythonState) -> None:
         try:
-            self.program = self._recorder.trace(inputs, python, with_metrics=False)
+            self._keep(self._recorder.trace(inputs, python, with_metrics=False))
             self.eager_metrics = True
         except Refused as refusal:
-            self.refusal = refusal
+            self.refusal = self._advised(refusal)
+
+    def _keep(self, program: Program) -> None:
+        self.program = program
+        self._read = frozenset(map(id, program.step.state))
+        self._written = frozenset(map(id, written_state(program.step)))
+
+    def _advised(self, refusal: Refused) -> Refused:
+        """Return the verdict with what to do about it, without the frames it came through."""
+        if refusal.event is Event.APPLY:
+            refusal.advice = self._recorder.optimizers.advice()
+        return refusal.forgetful()

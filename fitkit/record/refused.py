@@ -5,7 +5,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
-from typing import final
+from typing import Self, final
 
 from fitkit.loop.events import Event
 
@@ -24,6 +24,11 @@ class Refused(Exception):
     Args:
         reason: What in the step cannot be replayed, one line.
         where: The line that did it, as ``file:line in function: source``; empty when unknown.
+
+    Attributes:
+        event: The event at which it happened, if one is to blame.
+        callback: The name of the callback's class.
+        advice: What to do about it, if that is known.
     """
 
     def __init__(self, reason: str, where: str = "") -> None:
@@ -32,12 +37,19 @@ class Refused(Exception):
         self.where = where
         self.event: Event | None = None
         self.callback = ""
+        self.advice = ""
         _raised.append(self)
+
+    def forgetful(self) -> Self:
+        """Return the verdict itself without the frames it came through: they hold the model."""
+        self.__cause__ = self.__context__ = None
+        return self.with_traceback(None)
 
     def __str__(self) -> str:
         """Return callback, event, reason and line, as far as they are known."""
         hook = f"{self.callback} at {self.event.name}: " if self.event is not None else ""
-        return hook + super().__str__()
+        advice = f"\n{self.advice}" if self.advice else ""
+        return hook + super().__str__() + advice
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 """The step region as a function of tensors: what of the state goes in, and what comes out."""
 
-from collections.abc import Callable, Generator, Hashable, Sequence
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from contextlib import contextmanager
+from enum import Enum
+from inspect import unwrap
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 
 from fitkit.data import Gather
 from fitkit.data.structure import leaves, map_leaves
+from fitkit.loop.bus import EventBus, owner_of
 from fitkit.loop.callback import Callback, listens_to
 from fitkit.loop.events import REGION, Phase, hook_name
 from fitkit.loop.listener import Listener
@@ -17,20 +20,25 @@ from fitkit.record.refused import Refused
 
 __all__ = [
     "StepInputs",
+    "line_of",
     "publish",
     "published",
+    "refuse_extras",
+    "region_of",
     "step_functions",
     "step_inputs",
     "substituted",
 ]
 
 _FIELDS = ("inputs", "targets", "sample_weight")
+_HOST_VALUES = (int, float, complex, str, bytes, Enum, torch.dtype, torch.device, type(None))
 # Host fields that change from step to step: a traced step that reads or writes one of them would
 # keep what it was, so it is refused.
 _HOST_FIELDS = frozenset(
     {"epoch", "num_epochs", "num_updates", "num_batches", "num_samples", "turn_updates"}
     | {"batch_index", "data_wait_s", "num_batches_expected", "prefix", "logs", "requests"}
     | {"max_epochs", "max_steps", "max_time_s", "stop", "stop_reason", "started_at", "elapsed_s"}
+    | {"exits", "error", "eager_requested"}
 )
 
 
@@ -40,46 +48,49 @@ class StepInputs(NamedTuple):
     Attributes:
         tensors: The tensors that differ from step to step, in a fixed order.
         key: Their layout and everything else that is no tensor; equal keys, equal programs.
+        opaque: What is neither tensor nor number, so that nobody can tell whether it changed.
     """
 
     tensors: list[Tensor]
     key: Hashable
+    opaque: str | None = None
 
 
 def step_inputs(state: State) -> StepInputs:
     """Return the tensors of the batch and of `state.extra`. Gathers nothing, syncs never."""
     tensors: list[Tensor] = []
-    layout: list[object] = []
+    layout: list[object] = [state.batch_size]
+    opaque: list[str] = []
     if state.pending is not None:
         tensors.append(state.pending.index)
         layout += [id(array) for _, array in leaves(state.pending.arrays)]
     else:
         for name in _FIELDS:
-            _collect(getattr(state, name), tensors, layout)
-    extra = vars(state.extra)
-    if extra:
-        layout.extend(extra)
-        _collect(list(extra.values()), tensors, layout)
+            _collect(getattr(state, name), tensors, layout, opaque)
+    _collect(state.grad_scale, tensors, layout, opaque)
+    for name, value in vars(state.extra).items():
+        layout.append(name)
+        _collect(value, tensors, layout, opaque)
     layout += [(t.shape, t.dtype, t.device, t.stride(), t.requires_grad) for t in tensors]
-    return StepInputs(tensors, tuple(layout))
+    return StepInputs(tensors, tuple(layout), opaque[0] if opaque else None)
 
 
-def _collect(value: Any, tensors: list[Tensor], layout: list[object]) -> None:
+def _collect(value: Any, tensors: list[Tensor], layout: list[object], opaque: list[str]) -> None:
     if isinstance(value, Tensor):
         tensors.append(value)
         layout.append("tensor")
-    elif isinstance(value, dict):
-        layout += [dict, *cast("dict[Any, Any]", value)]
-        for item in cast("dict[Any, Any]", value).values():
-            _collect(item, tensors, layout)
+    elif isinstance(value, Mapping):
+        layout += [type(cast(Any, value)), *cast("Mapping[Any, Any]", value)]
+        for item in cast("Mapping[Any, Any]", value).values():
+            _collect(item, tensors, layout, opaque)
     elif isinstance(value, list | tuple):
         layout += [type(cast(Any, value)), len(cast(Any, value))]
         for item in cast("Sequence[Any]", value):
-            _collect(item, tensors, layout)
-    elif isinstance(value, Hashable):
+            _collect(item, tensors, layout, opaque)
+    elif isinstance(value, _HOST_VALUES):
         layout += [type(value), value]
     else:
-        layout.append(id(value))
+        opaque.append(type(value).__name__)
 
 
 @contextmanager
@@ -89,15 +100,18 @@ def substituted(state: State, tensors: Sequence[Tensor]) -> Generator[None]:
     While it lasts, the state refuses access to host fields.
     """
     names = (*_FIELDS, "batch", "outputs", "loss", "losses", "grad_scale", "step_values")
+    names = (*names, "step_logs")
     before = {name: object.__getattribute__(state, name) for name in names if _is_set(state, name)}
     pending, extra = state.pending, dict(vars(state.extra))
     supply = iter(tensors)
+    state.unset(("outputs", "loss", "step_logs"))
     if pending is not None:
         state.pending = Gather(pending.arrays, next(supply))
     else:
         for name in _FIELDS:
             setattr(state, name, _replaced(before[name], supply))
         _replace_batch(state, before)
+    state.grad_scale = _replaced(before["grad_scale"], supply)
     for name, value in extra.items():
         setattr(state.extra, name, _replaced(value, supply))
     state.losses, state.step_values = {}, {}
@@ -176,9 +190,32 @@ def published(state: State, given: Sequence[Tensor], *, outputs: bool) -> dict[s
     if _is_set(state, "step_logs"):
         result["step_logs"] = state.step_logs
     for name, value in vars(state.extra).items():
-        if isinstance(value, Tensor) and id(value) not in inputs:
-            result[f"extra/{name}"] = value.detach()
+        if any(isinstance(leaf, Tensor) and id(leaf) not in inputs for _, leaf in leaves(value)):
+            result[f"extra/{name}"] = map_leaves(_detached, value)
     return result
+
+
+def _detached(leaf: Any) -> Any:
+    return leaf.detach() if isinstance(leaf, Tensor) else leaf
+
+
+def refuse_extras(before: Mapping[str, Any], extra: Mapping[str, Any], *, turns: bool) -> None:
+    """Refuse what the step writes to `state.extra` and a replay could not hand on.
+
+    Args:
+        before: `state.extra` before the traced step.
+        extra: `state.extra` after it.
+        turns: Whether another turn may run backward through what this one leaves.
+
+    Raises:
+        Refused: Naming the field.
+    """
+    for name, value in extra.items():
+        tensors = [leaf for _, leaf in leaves(value) if isinstance(leaf, Tensor)]
+        if value is not before.get(name) and not tensors:
+            raise Refused(f"the step writes a host value: state.extra.{name} = {value!r:.40}")
+        if turns and any(t.requires_grad and not t.is_leaf for t in tensors):
+            raise Refused(f"state.extra.{name} hands on its graph to another turn; detach it")
 
 
 def publish(state: State, results: dict[str, Any]) -> None:
@@ -191,6 +228,26 @@ def publish(state: State, results: dict[str, Any]) -> None:
             setattr(state.extra, name, value)
         else:
             getattr(state, field)[name] = value
+
+
+def line_of(hook: Callable[..., Any]) -> str:
+    """Return where the function behind a hook is defined, as ``file:line in function``."""
+    owner = owner_of(hook)
+    function = owner.function if isinstance(owner, Listener) else unwrap(hook)
+    code = getattr(unwrap(function), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno} in {code.co_name}" if code else ""
+
+
+def region_of(bus: EventBus) -> Hashable:
+    """Return what the step region consists of: equal values, equal hooks in equal order."""
+    named = [(phase, None) for phase in Phase] + [(Phase.TRAIN, turn) for turn in bus.turns]
+    hooks = [
+        (phase, turn, event, tuple(map(unwrap, bus.hooks(phase, event, turn))))
+        for phase, turn in named
+        for event in REGION[phase]
+    ]
+    around = [(callback, *callback.around.items()) for callback in bus.step_callbacks]
+    return (*hooks, *around)
 
 
 def step_functions(callback: Callback) -> list[Callable[..., Any]]:

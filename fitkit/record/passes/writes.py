@@ -3,8 +3,18 @@
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import fx
 from torch.utils import _pytree as pytree
+
+# Batch norm in training writes its running mean and variance; its schema does not say so.
+_BATCH_NORMS = frozenset(
+    {
+        torch.ops.aten.native_batch_norm.default,
+        torch.ops.aten.cudnn_batch_norm.default,
+        torch.ops.aten.miopen_batch_norm.default,
+    }
+)
 
 
 def written(graph: fx.Graph) -> set[fx.Node]:
@@ -16,7 +26,7 @@ def written(graph: fx.Graph) -> set[fx.Node]:
     result: set[fx.Node] = set()
     for node in graph.nodes:
         aliased = list(_aliased(node))
-        owner[node] = owner[aliased[0][0]] if aliased else node
+        owner[node] = _owner(node, aliased, owner)
         result.update(owner[arg] for arg, writes in aliased if writes)
     return result
 
@@ -25,9 +35,15 @@ def owners(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
     """Return, per node, the node that owns its memory: itself unless it is a view."""
     owner: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
-        aliased = list(_aliased(node))
-        owner[node] = owner[aliased[0][0]] if aliased else node
+        owner[node] = _owner(node, list(_aliased(node)), owner)
     return owner
+
+
+def _owner(
+    node: fx.Node, aliased: list[tuple[fx.Node, bool]], owner: dict[fx.Node, fx.Node]
+) -> fx.Node:
+    shares = aliased and node.target not in _BATCH_NORMS  # whose results are new tensors
+    return owner[aliased[0][0]] if shares else node
 
 
 def written_placeholders(graph: fx.Graph) -> list[fx.Node]:
@@ -43,6 +59,8 @@ def _aliased(node: fx.Node) -> Iterator[tuple[fx.Node, bool]]:
         # getitem on a list of results: each result is its own memory or its argument's.
         yield from ((arg, False) for arg in node.all_input_nodes[:1] if node.op == "call_function")
         return
+    if node.target in _BATCH_NORMS and node.args[5]:
+        yield from ((arg, True) for arg in node.args[3:5] if isinstance(arg, fx.Node))
     for i, parameter in enumerate(schema.arguments):
         if parameter.alias_info is None:
             continue
