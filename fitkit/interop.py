@@ -43,6 +43,8 @@ class KerasOptimizer(Protocol):
     built: bool
     name: str
     learning_rate: Any
+    loss_scale_factor: float | None
+    scale_loss: Callable[[Tensor], Tensor]
     variables: list[KerasVariable]
     apply: Callable[[Sequence[Tensor | None], Sequence[KerasVariable]], None]
 

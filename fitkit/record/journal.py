@@ -2,7 +2,8 @@
 
 Fake tensors keep a trace from computing, with one exception: where an operation takes a number as
 well as a tensor (`add_`, `mul_`, `copy_`) and none of its tensors is fake yet, torch runs it. A
-step counter's ``count.add_(1)`` would move by tracing it.
+step counter's ``count.add_(1)`` would move by tracing it. A fake tensor of known value, such as
+``torch.tensor(1.0)``, does not stop that.
 """
 
 from typing import Any, final
@@ -26,11 +27,11 @@ class Journal:
     def note(self, args: tuple[Any, ...]) -> None:
         """Take down the tensors that an operation about to write gets, if it may run for real."""
         tensors = [a for a in pytree.tree_leaves(args) if isinstance(a, Tensor)]
-        if any(isinstance(t, FakeTensor) for t in tensors):
+        if any(isinstance(t, FakeTensor) and t.constant is None for t in tensors):
             return
         with _disable_current_modes():
             for tensor in tensors:
-                if tensor not in self._before:
+                if tensor not in self._before and not isinstance(tensor, FakeTensor):
                     self._before[tensor] = tensor.detach().clone()
 
     def undo(self) -> None:

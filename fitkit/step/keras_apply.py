@@ -2,6 +2,8 @@
 
 from typing import Any, final
 
+import torch
+
 from fitkit.errors import ConfigError, brief
 from fitkit.interop import KerasOptimizer, is_keras, keras, optimizer_knows
 from fitkit.loop.callback import TRAIN_ONLY, Callback
@@ -20,7 +22,8 @@ class KerasApply(Callback):
         optimizer: A `keras.optimizers.Optimizer` or its name.
 
     Reads:  the gradients, each shaped like its weight.
-    Writes: the weights that are trainable now.
+    Writes: the weights that are trainable now; state.grad_scale, shape (), if the optimizer scales
+        the loss (`LossScaleOptimizer`, `loss_scale_factor`): gradients are scaled until APPLY then.
     Logs:   lr, the learning rate after the pass.
     Syncs:  once per pass, to read the learning rate; per step never by itself (Keras's dynamic loss
         scaling, its own gradient accumulation, SGD, Adadelta and Nadam do, see docs/syncs.md).
@@ -52,11 +55,18 @@ class KerasApply(Callback):
             )
         self.optimizer: KerasOptimizer = optimizer
         self._weights = Weights()
+        self._is_dynamic = is_keras(optimizer, "optimizers.LossScaleOptimizer")
 
     def on_pass_begin(self, state: State) -> None:
         """List the weights."""
         self._weights.track(state.model)
         self._check_known(self._weights)
+
+    def on_loss_ready(self, state: State) -> None:
+        """Have the gradients scaled if the optimizer divides them by a scale."""
+        if self._is_dynamic or self.optimizer.loss_scale_factor is not None:
+            before = torch.ones_like(state.loss) if state.grad_scale is None else state.grad_scale
+            state.grad_scale = self.optimizer.scale_loss(before).to(state.loss.dtype)
 
     def on_apply(self, state: State) -> None:
         """Update the weights."""
@@ -66,8 +76,9 @@ class KerasApply(Callback):
 
     def on_pass_end(self, state: State) -> None:
         """Log the learning rate."""
-        rate: Any = self.optimizer.learning_rate
-        state.logs["lr"] = float(rate)  # sync: once per pass
+        if not is_keras(self.optimizer, "optimizers.MultiOptimizer"):  # it has several
+            rate: Any = self.optimizer.learning_rate
+            state.logs["lr"] = float(rate)  # sync: once per pass
 
     def _check_known(self, weights: Weights) -> None:
         if not self.optimizer.built:

@@ -1,6 +1,6 @@
 """LOSS, with a torch loss function."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, final
 
 from torch import Tensor, nn
@@ -54,9 +54,14 @@ class TorchLoss(Callback):
         self._kind = kind_of(loss)
         self._checked = False
 
+    @property
+    def step_key(self) -> Hashable:
+        """Whether the checks are done: a step that checks is another one."""
+        return self._checked
+
     def on_pass_begin(self, state: State) -> None:
-        """Check the first batch of every pass."""
-        self._checked = False
+        """Check the first batch of every pass; where it is the only one, just once."""
+        self._checked = self._checked and state.num_batches_expected == 1
 
     def on_loss(self, state: State) -> None:
         """Compute the loss."""
