@@ -137,7 +137,7 @@ class Benchmark(Callback):
 
     def on_batch_end(self, state: State) -> None:
         """Count the step; end a window or the run."""
-        if state.phase is not Phase.TRAIN or self._result is not None:
+        if state.phase is not Phase.TRAIN:
             return
         self._num_done += 1
         self._wait_s += state.data_wait_s - self._waited_s

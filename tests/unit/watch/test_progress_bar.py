@@ -202,7 +202,8 @@ def test_other_processes_are_silent(terminal):
     assert terminal.getvalue() == ""
 
 
-def test_no_thread_is_left(terminal):
+def test_no_thread_is_left(terminal, monkeypatch):
+    monkeypatch.setattr(tqdm, "monitor", None)  # a thread tqdm may have from other tests
     before = threading.active_count()
     for _ in range(3):
         make_loop(ProgressBar(terminal)).fit(1)
