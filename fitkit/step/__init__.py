@@ -7,6 +7,7 @@ from fitkit.step.keras_apply import KerasApply
 from fitkit.step.keras_loss import KerasLoss
 from fitkit.step.torch_loss import TorchLoss
 from fitkit.step.torch_step import TorchStep
+from fitkit.step.whole_step import PredictStep, TestStep, TrainStep
 from fitkit.step.zero_grad import ZeroGrad
 
 __all__ = [
@@ -15,7 +16,10 @@ __all__ = [
     "Forward",
     "KerasApply",
     "KerasLoss",
+    "PredictStep",
+    "TestStep",
     "TorchLoss",
     "TorchStep",
+    "TrainStep",
     "ZeroGrad",
 ]
