@@ -25,7 +25,11 @@ __all__ = ["supervised"]
 
 
 def supervised(
-    *, loss: Any, optimizer: Any, metrics: Iterable[Any] | Mapping[str, Any] = ()
+    *,
+    loss: Any,
+    optimizer: Any,
+    metrics: Iterable[Any] | Mapping[str, Any] = (),
+    validate: int | str = "1 epoch",
 ) -> Stack:
     """Return the stack of supervised training, for Keras and torch parts in any mix.
 
@@ -36,6 +40,8 @@ def supervised(
             or `KerasLoss(function)` / `TorchLoss(function)` for a function of your own.
         optimizer: A Keras optimizer or its name, or a torch optimizer.
         metrics: Keras metrics and torchmetrics, a list or a dict by name.
+        validate: How often to run the validation loaders, if the loop has any: "1 epoch",
+            "500 updates" or 500, "10 minutes".
 
     Raises:
         ConfigError: If it cannot be told whether a function takes (targets, outputs) as in Keras
@@ -64,7 +70,7 @@ def supervised(
             Backward(),
             _apply(optimizer),
             Metrics(metrics),
-            Validate(),
+            Validate(validate),
         )
     )
 

@@ -33,7 +33,9 @@ def check_hooks(cls: type) -> None:
 
 def _check_hook(owner: str, name: str, member: Any) -> None:
     if name not in _HOOKS:
-        close = difflib.get_close_matches(name, _HOOKS, n=1, cutoff=0.0)[0]
+        # Other libraries say start where the events say begin, and train_batch for batch.
+        told = name.replace("start", "begin").replace("train_batch", "batch")
+        close = difflib.get_close_matches(told, _HOOKS, n=1, cutoff=0.0)[0]
         raise ConfigError(
             f"{owner}.{name} is no hook of fitkit, so it would never be called\n"
             f"The nearest one is {close}; rename it, or drop the prefix 'on_'."

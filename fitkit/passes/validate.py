@@ -69,5 +69,6 @@ class Validate(Callback):
         ):
             return
         self._interval.mark(state)
+        state.requests.discard(Event.VALIDATE)  # granted; another Validate keeps to its interval
         for name, loader in self._loop.val_loaders.items():
             self._loop.runner.run_pass(Phase.VAL, loader, prefix=f"val_{name}_" if name else "val_")

@@ -112,3 +112,17 @@ def test_predict_turns_dropout_off():
     loop = FitLoop(model, callbacks=[TrainMode(), Forward()])
     assert (loop.predict(TensorLoader(X)) == 1).all()
     assert model.training
+
+
+def test_supervised_validates_as_often_as_it_is_told():
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    stack = supervised(loss=nn.MSELoss(), optimizer=optimizer, validate="2 epochs")
+    loop = FitLoop(model, TensorLoader(X, X, batch_size=2), TensorLoader(X, X), callbacks=stack)
+    assert validations(loop, epochs=4) == [8, 16]
+
+
+def test_what_one_validate_asks_for_no_other_one_repeats():
+    loop = make_loop(Validate("1 epoch"))
+    loop.attach(Validate(3))
+    assert validations(loop, epochs=1) == [3, 4]
