@@ -34,6 +34,8 @@ class Callback:
             them then. For whole-step callbacks.
         after: Class names that must be listed before this callback if they are attached.
         needs: What of the step must outlive the step region: {"outputs"}.
+        instead_of_two: What to do instead of attaching a second one of this class; where it is not
+            empty, a second one is refused.
         around: Context managers, by action, in which the action is run. A factory takes nothing.
 
     Example:
@@ -52,6 +54,7 @@ class Callback:
     after: ClassVar[tuple[str, ...]] = ()
     needs: frozenset[str] = frozenset()
     around: Mapping[Event, Around] = {}
+    instead_of_two: ClassVar[str] = ""
 
     @property
     def step_key(self) -> Hashable:

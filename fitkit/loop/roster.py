@@ -140,9 +140,14 @@ class Roster:
 
 def _check_unique(callbacks: list[Callback]) -> None:
     for index, callback in enumerate(callbacks):
+        name = type(callback).__name__
         for earlier in range(index):
+            if callback.instead_of_two and type(callbacks[earlier]) is type(callback):
+                raise ConfigError(
+                    f"callbacks[{earlier}] and callbacks[{index}] are both {name}; a loop has one\n"
+                    f"{callback.instead_of_two}"
+                )
             if callbacks[earlier] is callback:
-                name = type(callback).__name__
                 raise ConfigError(
                     f"callbacks[{earlier}] and callbacks[{index}] are the same {name} instance\n"
                     f"Their state would be kept under one key, '{name}'.\n"

@@ -25,7 +25,7 @@ class Validate(Callback):
     Writes: nothing itself; the pass logs val_loss and so on, val_<name>_loss with several loaders.
     Logs:   nothing itself.
     Syncs:  never itself; Metrics once per pass.
-    Raises: ConfigError if `every` is no interval.
+    Raises: ConfigError if `every` is no interval, or if the loop has a Validate already.
 
     Example:
         ```python
@@ -44,6 +44,7 @@ class Validate(Callback):
     """
 
     phases = TRAIN_ONLY
+    instead_of_two = "Say how often in the stack: supervised(..., validate=500)."
 
     def __init__(self, every: int | str = "1 epoch") -> None:
         self._interval = Interval.parse(every)
@@ -69,6 +70,5 @@ class Validate(Callback):
         ):
             return
         self._interval.mark(state)
-        state.requests.discard(Event.VALIDATE)  # granted; another Validate keeps to its interval
         for name, loader in self._loop.val_loaders.items():
             self._loop.runner.run_pass(Phase.VAL, loader, prefix=f"val_{name}_" if name else "val_")

@@ -4,7 +4,17 @@ import pytest
 import torch
 from torch import nn
 
-from fitkit import Event, FitLoop, Forward, Phase, TensorLoader, TrainMode, Validate, supervised
+from fitkit import (
+    ConfigError,
+    Event,
+    FitLoop,
+    Forward,
+    Phase,
+    TensorLoader,
+    TrainMode,
+    Validate,
+    supervised,
+)
 from tests.unit.loop.helpers import loader
 
 X = torch.ones(8, 1)  # four batches of two
@@ -122,7 +132,8 @@ def test_supervised_validates_as_often_as_it_is_told():
     assert validations(loop, epochs=4) == [8, 16]
 
 
-def test_what_one_validate_asks_for_no_other_one_repeats():
-    loop = make_loop(Validate("1 epoch"))
-    loop.attach(Validate(3))
-    assert validations(loop, epochs=1) == [3, 4]
+def test_a_second_validate_is_refused():
+    loop = make_loop()
+    with pytest.raises(ConfigError, match=r"both Validate(.|\n)*validate=500"):
+        loop.attach(Validate(3))
+    assert [type(callback).__name__ for callback in loop.callbacks].count("Validate") == 1
