@@ -42,6 +42,11 @@ class MetricAdapter(Protocol):
         """Move the state to `device`, or raise DeviceError."""
         ...
 
+    @property
+    def state_ids(self) -> tuple[int, ...]:
+        """The ids of the state tensors, if an update may bind others."""
+        ...
+
 
 class _Keras:
     def __init__(self, name: str, metric: KerasMetric) -> None:
@@ -64,6 +69,10 @@ class _Keras:
         with torch.no_grad():
             for variable, value in zip(self.metric.variables, snapshot, strict=True):
                 variable.value.copy_(value)
+
+    @property
+    def state_ids(self) -> tuple[int, ...]:
+        return ()
 
     def check_device(self, device: torch.device) -> None:
         for variable in self.metric.variables:
@@ -115,7 +124,7 @@ class _TorchMetrics:
         self.metric.reset()
         for name, old in before.items():
             new = getattr(self.metric, name)
-            if isinstance(old, Tensor) and old.shape == new.shape and old.device == new.device:
+            if isinstance(old, Tensor) and old.device == new.device and _fits(new, old):
                 setattr(self.metric, name, old.copy_(new))
 
     def snapshot(self) -> dict[str, Any]:
@@ -126,8 +135,18 @@ class _TorchMetrics:
             old = getattr(self.metric, name)
             setattr(self.metric, name, old.copy_(value) if isinstance(value, Tensor) else value)
 
+    @property
+    def state_ids(self) -> tuple[int, ...]:
+        # Some grow at the first batch, from one sum to one per output.
+        return tuple([id(getattr(self.metric, name)) for name in self.metric._defaults])
+
     def check_device(self, device: torch.device) -> None:
         self.metric.to(device)
+
+
+def _fits(value: Tensor, old: Tensor) -> bool:
+    """Return whether a default can be written over a state that has grown."""
+    return value.shape == old.shape or (value.dim() == 0 and value.dtype == old.dtype)
 
 
 def _copied(value: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
@@ -143,9 +162,9 @@ def adapt_all(metrics: Iterable[Any] | Mapping[str, Any]) -> list[MetricAdapter]
     """
     if isinstance(metrics, Mapping):
         named = cast(Mapping[str, Any], metrics)
-        adapted = [_adapt(metric, name) for name, metric in named.items()]
+        adapted = [each for name, m in named.items() for each in _adapt_each(m, name)]
     else:
-        adapted = [_adapt(metric, None) for metric in metrics]
+        adapted = [each for metric in metrics for each in _adapt_each(metric, None)]
     names = [metric.name for metric in adapted]
     for index, name in enumerate(names):
         if name == "loss" or name in names[:index]:
@@ -155,6 +174,14 @@ def adapt_all(metrics: Iterable[Any] | Mapping[str, Any]) -> list[MetricAdapter]
                 'Give it another name: metrics={"top1": metric}, or the name= of a Keras metric.'
             )
     return adapted
+
+
+def _adapt_each(metric: Any, name: str | None) -> list[MetricAdapter]:
+    """Return the adapter of a metric, or those of a `torchmetrics.MetricCollection`."""
+    if not isinstance(metric, type) and all(hasattr(metric, m) for m in ("items", "metric_state")):
+        members = metric.items(copy_state=False)
+        return [_adapt(member, f"{name}_{key}" if name else key) for key, member in members]
+    return [_adapt(metric, name)]
 
 
 def _adapt(metric: Any, name: str | None) -> MetricAdapter:

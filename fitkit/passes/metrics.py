@@ -1,6 +1,6 @@
 """Loss and metrics of a pass."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, final
 
 from fitkit.loop.callback import Callback
@@ -45,6 +45,11 @@ class Metrics(Callback):
     def __init__(self, metrics: Iterable[Any] | Mapping[str, Any] = ()) -> None:
         self._metrics = adapt_all(metrics)
         self._num_open = 0
+
+    @property
+    def step_key(self) -> Hashable:
+        """Which tensors the metrics add to."""
+        return tuple([metric.state_ids for metric in self._metrics])
 
     def on_pass_begin(self, state: State) -> None:
         """Put the values of an outer pass aside and start from nothing."""
