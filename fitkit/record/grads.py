@@ -69,6 +69,12 @@ class Gradients:
             parameter.grad = grad
         self._saved = []
 
+    def shown(self) -> dict[int, Tensor | None]:
+        """Return the gradients of the parameters, by the id of the buffer that stands for each."""
+        if self._buffers is None:
+            return {}
+        return {id(self._buffers.of(parameter)): parameter.grad for parameter in self._parameters}
+
     def enter(self) -> None:
         """Before a replay: bring gradients made by other steps (eager ones) to the buffers."""
         if self._buffers is None:

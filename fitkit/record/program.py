@@ -66,6 +66,11 @@ class Program:
         self.compile_s += time.perf_counter() - begin
 
     @property
+    def gradients(self) -> Gradients:
+        """The gradients it was traced with."""
+        return self._gradients
+
+    @property
     def repeatable(self) -> bool:
         """Whether eager code draws the same random numbers from the same generator state."""
         return self.backend != "cudagraph" or not draws_random(self.step)
