@@ -5,7 +5,7 @@ from fitkit.errors import CallbackOrderError, ConfigError, DataError, DeviceErro
 from fitkit.loop import Callback, Event, FitLoop, History, Phase, Stack, State, Turn
 from fitkit.passes import Metrics, TrainMode, Validate
 from fitkit.record.record import Record
-from fitkit.stacks import supervised
+from fitkit.stacks import gan, supervised
 from fitkit.step import (
     AddedLosses,
     Backward,
@@ -67,5 +67,6 @@ __all__ = [
     "Turn",
     "Validate",
     "ZeroGrad",
+    "gan",
     "supervised",
 ]

@@ -25,6 +25,7 @@ __all__ = [
     "keras",
     "modules_of",
     "optimizer_knows",
+    "overrides",
     "require_torch_backend",
     "trainable_parameters",
 ]
@@ -115,8 +116,9 @@ def modules_of(model: nn.Module) -> list[nn.Module]:
     A Keras model does not register its layers as torch submodules, so `modules()` misses them.
     """
     found = dict.fromkeys(model.modules())
-    if is_keras(model, "Layer"):
-        found.update(dict.fromkeys(cast(Any, model)._flatten_layers()))
+    for module in list(found):  # a Keras model may be a part of a torch module
+        if is_keras(module, "Layer"):
+            found.update(dict.fromkeys(cast(Any, module)._flatten_layers()))
     return list(found)
 
 
@@ -133,6 +135,12 @@ def optimizer_knows(optimizer: KerasOptimizer) -> set[int]:
     while hasattr(held, "inner_optimizer"):  # LossScaleOptimizer wraps another one
         held = held.inner_optimizer
     return {id(variable) for variable in held._trainable_variables}
+
+
+def overrides(model: Any, method: str) -> bool:
+    """Return whether a Keras model, or its class, has a `method` other than `keras.Model`'s."""
+    own: Any = getattr(cast(Any, type(model)), method)
+    return method in vars(model) or own is not getattr(keras().Model, method)
 
 
 def ignores_training(model: Any) -> bool:

@@ -7,8 +7,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from fitkit.errors import ConfigError, brief
+from fitkit.gan import DiscriminatorStep, Generate, GeneratorStep, Noise
 from fitkit.interop import is_keras
-from fitkit.loop.callback import Callback, Stack
+from fitkit.loop.callback import Callback, Stack, Turn
 from fitkit.passes import Metrics, TrainMode, Validate
 from fitkit.step import (
     AddedLosses,
@@ -21,7 +22,7 @@ from fitkit.step import (
     ZeroGrad,
 )
 
-__all__ = ["supervised"]
+__all__ = ["gan", "supervised"]
 
 
 def supervised(
@@ -75,6 +76,83 @@ def supervised(
     )
 
 
+def gan(
+    *,
+    generator: nn.Module,
+    discriminator: nn.Module,
+    generator_optimizer: Any,
+    discriminator_optimizer: Any,
+    loss: Any,
+    latent_dim: int,
+    label_noise: float = 0.05,
+    seed: Any = None,
+) -> Stack:
+    """Return the stack of a GAN: two turns per batch, "d" and "g", each with its own optimizer.
+
+    Turn "d" trains the discriminator on fakes, labelled 1, and the real samples of the batch,
+    labelled 0; turn "g" trains the generator to have its fakes taken for real. The generator runs
+    without a graph in turn "d"; gradients of the discriminator's weights are not computed in turn
+    "g". Logs are `d_loss` and `g_loss`, counters `state.turn_updates["d"]` and `["g"]`.
+    `loop.predict` turns latent vectors into samples.
+
+    The model of the loop holds both networks: `torch.nn.ModuleList([generator, discriminator])`,
+    or a Keras model that has them as attributes.
+
+    Args:
+        generator: Makes samples, shaped like those of the batch, of (batch, latent_dim).
+        discriminator: Gives one number per sample, shape (batch, 1).
+        generator_optimizer: A Keras or torch optimizer of the generator's weights alone.
+        discriminator_optimizer: The same for the discriminator.
+        loss: A Keras or torch loss, as `supervised` takes it, between labels and that number.
+        latent_dim: The length of a latent vector.
+        label_noise: How much of a uniform random number is added to the labels of turn "d".
+        seed: None draws from torch's generator of the device. An int or a
+            `keras.random.SeedGenerator` draws as `keras.random` does, with a sync on a GPU.
+
+    Raises:
+        ConfigError: If `latent_dim` or `label_noise` is out of range, or `loss` is ambiguous.
+        TypeError: If something is of the wrong kind.
+
+    Example:
+        ```python
+        import torch
+        from fitkit import FitLoop, TensorLoader, gan
+
+        generator, discriminator = torch.nn.Linear(2, 4), torch.nn.Linear(4, 1)
+        loop = FitLoop(
+            torch.nn.ModuleList([generator, discriminator]),
+            TensorLoader(torch.randn(64, 4)),
+            callbacks=gan(
+                generator=generator,
+                discriminator=discriminator,
+                generator_optimizer=torch.optim.Adam(generator.parameters()),
+                discriminator_optimizer=torch.optim.Adam(discriminator.parameters()),
+                loss=torch.nn.BCEWithLogitsLoss(),
+                latent_dim=2,
+            ),
+        )
+        loop.fit(epochs=2)
+        ```
+    """
+    criterion: Any = _loss(loss)
+    networks = (generator, discriminator)
+    d_step = DiscriminatorStep(*networks, loss=criterion, label_noise=label_noise)
+    g_step = GeneratorStep(*networks, loss=criterion)
+    d_apply = _apply(discriminator_optimizer, model=discriminator)
+    g_apply = _apply(generator_optimizer, model=generator)
+    return Stack(
+        (
+            TrainMode(),
+            Noise(latent_dim, seed=seed),
+            ZeroGrad(),
+            Turn("d", [d_step, Backward(discriminator), d_apply]),
+            Turn("g", [g_step, Backward(generator), g_apply]),
+            Generate(generator),
+            Metrics(),
+        )
+    )
+
+
 def _loss(loss: Any) -> Callback:
     if isinstance(loss, KerasLoss | TorchLoss):
         return loss
@@ -94,9 +172,9 @@ def _loss(loss: Any) -> Callback:
     )
 
 
-def _apply(optimizer: Any) -> Callback:
+def _apply(optimizer: Any, *, model: nn.Module | None = None) -> Callback:
     if isinstance(optimizer, KerasApply | TorchStep):
         return optimizer
     kind: Any = optimizer if isinstance(optimizer, type) else type(optimizer)
     is_torch = issubclass(kind, Optimizer)
-    return TorchStep(cast(Any, optimizer)) if is_torch else KerasApply(optimizer)
+    return TorchStep(cast(Any, optimizer)) if is_torch else KerasApply(optimizer, model=model)

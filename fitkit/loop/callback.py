@@ -160,8 +160,8 @@ def filled_by(callback: Callback) -> frozenset[Event]:
     return callback.fills | {event for event in _ALL_ACTIONS if listens_to(callback, event)}
 
 
-class Stack(tuple[Callback, ...]):
-    """Callbacks in run order that are attached together; a subclass may choose them by the model.
+class Stack(tuple["Callback | Turn", ...]):
+    """Callbacks and turns in run order that are attached together; a subclass may choose them by the model.
 
     A stack can be spread (`[*supervised(...)]`) or given whole.
     """

@@ -3,6 +3,7 @@
 from typing import Any, final
 
 import torch
+from torch import nn
 
 from fitkit.errors import ConfigError, brief
 from fitkit.interop import KerasOptimizer, is_keras, keras, optimizer_knows
@@ -20,14 +21,17 @@ class KerasApply(Callback):
 
     Args:
         optimizer: A `keras.optimizers.Optimizer` or its name.
+        model: The part of the loop's model that it updates, where several optimizers share the
+            loop's model, one per `Turn`; default is all of it.
 
     Reads:  the gradients, each shaped like its weight.
     Writes: the weights that are trainable now; state.grad_scale, shape (), if the optimizer scales
         the loss (`LossScaleOptimizer`, `loss_scale_factor`): gradients are scaled until APPLY then.
-    Logs:   lr, the learning rate after the pass.
+    Logs:   lr, the learning rate after the pass; with `model`, lr_<name of that model>.
     Syncs:  once per pass, to read the learning rate; per step never by itself (Keras's dynamic loss
         scaling, its own gradient accumulation, SGD, Adadelta and Nadam do, see docs/syncs.md).
-    Raises: TypeError if it is no Keras optimizer; ConfigError if it was built for other variables.
+    Raises: TypeError if it is no Keras optimizer; ConfigError if it was built for other variables,
+        or if `model` is no part of the loop's model.
 
     Example:
         ```python
@@ -40,7 +44,7 @@ class KerasApply(Callback):
 
     phases = TRAIN_ONLY
 
-    def __init__(self, optimizer: Any) -> None:
+    def __init__(self, optimizer: Any, *, model: nn.Module | None = None) -> None:
         if isinstance(optimizer, str):
             optimizer = by_name("optimizer", keras().optimizers, optimizer)
         if not is_keras(optimizer, "optimizers.Optimizer"):
@@ -54,12 +58,15 @@ class KerasApply(Callback):
                 "Pass an instance, keras.optimizers.Adam(); TorchStep is for torch optimizers."
             )
         self.optimizer: KerasOptimizer = optimizer
+        self._part = model
         self._weights = Weights()
         self._is_dynamic = is_keras(optimizer, "optimizers.LossScaleOptimizer")
 
     def on_pass_begin(self, state: State) -> None:
         """List the weights."""
-        self._weights.track(state.model)
+        if self._part is not None:
+            _check_part(self._part, state.model)
+        self._weights.track(state.model if self._part is None else self._part)
         self._check_known(self._weights)
 
     def on_loss_ready(self, state: State) -> None:
@@ -78,7 +85,13 @@ class KerasApply(Callback):
         """Log the learning rate."""
         if not is_keras(self.optimizer, "optimizers.MultiOptimizer"):  # it has several
             rate: Any = self.optimizer.learning_rate
-            state.logs["lr"] = float(rate)  # sync: once per pass
+            state.logs[self._rate_name] = float(rate)  # sync: once per pass
+
+    @property
+    def _rate_name(self) -> str:
+        if self._part is None:
+            return "lr"
+        return f"lr_{getattr(self._part, 'name', None) or type(self._part).__name__}"
 
     def _check_known(self, weights: Weights) -> None:
         if not self.optimizer.built:
@@ -92,3 +105,15 @@ class KerasApply(Callback):
                 f"The first one is '{unknown[0]}'.\n"
                 "Make a new optimizer; one belongs to one model, and to what was trainable then."
             )
+
+
+def _check_part(part: nn.Module, model: nn.Module) -> None:
+    held = set(map(id, model.parameters()))
+    strange = [name for name, parameter in part.named_parameters() if id(parameter) not in held]
+    if strange:
+        raise ConfigError(
+            f"KerasApply(model=...) updates {len(strange)} parameters that are not of the loop's "
+            f"model\nThe first one is '{strange[0]}'.\n"
+            "Give the loop a model that holds all networks: "
+            "FitLoop(torch.nn.ModuleList([generator, discriminator]), ...)."
+        )

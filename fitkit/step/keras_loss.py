@@ -60,8 +60,13 @@ class KerasLoss(Callback):
             require_targets(state)
             check_targets(self._kind, state)
             self._checked = True
-        loss = self._loss(state.targets, state.outputs, sample_weight=state.sample_weight)
-        state.loss = check_loss(loss, state)
+        state.loss = check_loss(
+            self.compute(state.targets, state.outputs, state.sample_weight), state
+        )
+
+    def compute(self, targets: Any, outputs: Any, weight: Any = None) -> Any:
+        """Return the loss of `outputs`, shape (), for actions that make their own targets."""
+        return self._loss(targets, outputs, sample_weight=weight)
 
 
 def as_keras_loss(loss: Any) -> Any:

@@ -69,12 +69,18 @@ class TorchLoss(Callback):
             require_targets(state)
             check_targets(self._kind, state)
             self._checked = True
-        loss = self._loss(state.outputs, state.targets)
-        if state.sample_weight is not None and isinstance(loss, Tensor):
-            loss = _weighted(loss, state.sample_weight)
-        elif isinstance(self._loss, nn.Module) and getattr(self._loss, "reduction", "") == "none":
-            loss = loss.mean()
-        state.loss = check_loss(loss, state)
+        state.loss = check_loss(
+            self.compute(state.targets, state.outputs, state.sample_weight), state
+        )
+
+    def compute(self, targets: Any, outputs: Any, weight: Any = None) -> Any:
+        """Return the loss of `outputs`, shape (), for actions that make their own targets."""
+        loss = self._loss(outputs, targets)
+        if weight is not None and isinstance(loss, Tensor):
+            return _weighted(loss, weight)
+        if isinstance(self._loss, nn.Module) and getattr(self._loss, "reduction", "") == "none":
+            return loss.mean()
+        return loss
 
 
 def _weighted(loss: Tensor, weight: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "watch": LEAF,
     "checkpoint": LEAF,
     "testing": LEAF,
+    "gan": {"step", *LEAF},
 }
 IMPORTS_ALL = {"fitkit/__init__.py", "fitkit/stacks.py"}
 
