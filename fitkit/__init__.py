@@ -1,14 +1,16 @@
 """fitkit: a training loop for Keras 3 on PyTorch and for plain torch modules, made of callbacks."""
 
+from fitkit.compiled import compiled
 from fitkit.data import TensorLoader
 from fitkit.errors import CallbackOrderError, ConfigError, DataError, DeviceError
 from fitkit.loop import Callback, Event, FitLoop, History, Phase, Stack, State, Turn
-from fitkit.passes import Metrics, TrainMode, Validate
+from fitkit.passes import CompiledMetrics, CompiledRun, Metrics, TrainMode, Validate
 from fitkit.record.record import Record
 from fitkit.stacks import gan, supervised
 from fitkit.step import (
     AddedLosses,
     Backward,
+    CompiledLoss,
     Forward,
     KerasApply,
     KerasLoss,
@@ -37,6 +39,9 @@ __all__ = [
     "BenchmarkResult",
     "Callback",
     "CallbackOrderError",
+    "CompiledLoss",
+    "CompiledMetrics",
+    "CompiledRun",
     "ConfigError",
     "DataError",
     "DeviceError",
@@ -67,6 +72,7 @@ __all__ = [
     "Turn",
     "Validate",
     "ZeroGrad",
+    "compiled",
     "gan",
     "supervised",
 ]

@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from fitkit.data import check_loader
 from fitkit.errors import ConfigError, DeviceError, brief
 from fitkit.interop import device_of, is_keras, keras, trainable_parameters
+from fitkit.loop.callback import Stack
 
 __all__ = [
     "as_loaders",
@@ -179,6 +180,8 @@ def as_sequence(callbacks: object) -> Iterable[Any]:
     Raises:
         TypeError: If it is something else: None, a single callback, a generator, a string.
     """
+    if isinstance(callbacks, Stack):
+        return [callbacks]
     if isinstance(callbacks, list | tuple):
         return cast(Iterable[Any], callbacks)
     raise TypeError(

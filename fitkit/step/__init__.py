@@ -2,6 +2,7 @@
 
 from fitkit.step.added_losses import AddedLosses
 from fitkit.step.backward import Backward
+from fitkit.step.compiled_loss import CompiledLoss
 from fitkit.step.forward import Forward
 from fitkit.step.keras_apply import KerasApply
 from fitkit.step.keras_loss import KerasLoss
@@ -13,6 +14,7 @@ from fitkit.step.zero_grad import ZeroGrad
 __all__ = [
     "AddedLosses",
     "Backward",
+    "CompiledLoss",
     "Forward",
     "KerasApply",
     "KerasLoss",

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "testing": LEAF,
     "gan": {"step", *LEAF},
 }
-IMPORTS_ALL = {"fitkit/__init__.py", "fitkit/stacks.py"}
+IMPORTS_ALL = {"fitkit/__init__.py", "fitkit/stacks.py", "fitkit/compiled.py"}
 
 
 def layer_of(path):
