@@ -35,6 +35,7 @@ def audit(
     inputs: Sequence[Tensor],
     run_eagerly: Callable[[], None],
     results: Callable[[], dict[str, Any]],
+    parameters: Sequence[Tensor],
 ) -> str | None:
     """Replay a step, undo it, run it eagerly, and compare.
 
@@ -43,6 +44,7 @@ def audit(
         inputs: The inputs of this step.
         run_eagerly: Runs the same step with Python.
         results: Returns what the eager step has published, by name.
+        parameters: Their gradients are put back after the replay.
 
     Returns:
         What differs most, or None. The state is that of the eager step either way.
@@ -51,12 +53,15 @@ def audit(
     """
     state = written_state(program.step)
     before = [tensor.clone() for tensor in state]
+    gradients = [parameter.grad for parameter in parameters]
     generators = Generators(state)
     replayed = dict(program(inputs))
     after_replay = [tensor.clone() for tensor in state]
     with torch.no_grad():
         for tensor, value in zip(state, before, strict=True):
             tensor.copy_(value)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
     generators.restore()
     run_eagerly()
     exact = program.backend == "interpret"

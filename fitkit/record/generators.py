@@ -7,6 +7,9 @@ from typing import Any, final
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import (
+    _disable_current_modes,  # pyright: ignore[reportPrivateUsage]
+)
 
 from fitkit.record.holders import Holder, Values
 
@@ -29,6 +32,17 @@ class Generators:
         self._cuda = {device: torch.cuda.get_rng_state(device) for device in devices}
         self._python = random.getstate()
         self._numpy: Any = np.random.get_state()
+
+    def drawn(self) -> str | None:
+        """Return which generator of the host was drawn from since, if any."""
+        with _disable_current_modes():  # a trace may be going on
+            if not torch.equal(self._cpu, torch.get_rng_state()):
+                return "torch"
+        if random.getstate() != self._python:
+            return "random"
+        now: Any = np.random.get_state()
+        same = now[2] == self._numpy[2] and bool((now[1] == self._numpy[1]).all())
+        return None if same else "numpy"
 
     def restore(self) -> None:
         """Put them all back."""

@@ -56,25 +56,20 @@ class Holder:
         """Put a copy back."""
         raise NotImplementedError
 
-    def counts(self, name: Any) -> bool:
-        """Return whether a step may not change this value."""
+    def counts(self, name: Any, old: Any, new: Any) -> bool:
+        """Return whether a step may not make this change."""
         return True
 
     def label(self, name: Any) -> str:
         """Return what a value is called in messages."""
-        return f"{self.owner}[{name!r}]"
+        return f"{self.owner}.{name}"
 
     def change(self, before: Items) -> str | None:
-        """Return the name of the first change since `before` that counts.
-
-        A tensor that takes the place of another one always counts: it is how state is carried
-        from step to step, and a replay would not do it.
-        """
+        """Return the name of the first change since `before` that counts."""
         now = self.items()
         for name in before | now:
             old, new = before.get(name, _GONE), now.get(name, _GONE)
-            rebound = isinstance(old, Tensor) and isinstance(new, Tensor)
-            if not _same(old, new) and (rebound or self.counts(name)):
+            if not _same(old, new) and self.counts(name, old, new):
                 return self.label(name)
         return None
 
@@ -106,7 +101,7 @@ class AttributeHolder(Holder):
         self._names = None if names is None else frozenset(names)
         self._get = None if names is None else _getter(names)
 
-    def narrow(self, mentioned: set[str]) -> None:
+    def narrow(self, mentioned: frozenset[str]) -> None:
         """Read only attributes that the code mentions; all that there are count all the same."""
         self._get = _getter([name for name in self._dict if name in mentioned])
 
@@ -130,13 +125,14 @@ class AttributeHolder(Holder):
             del self._dict[name]
         self._dict.update(items)
 
-    def counts(self, name: Any) -> bool:
-        """Return whether a step may not change this value."""
-        return self._names is None or name in self._names
+    def counts(self, name: Any, old: Any, new: Any) -> bool:
+        """Return whether a step may not make this change.
 
-    def label(self, name: Any) -> str:
-        """Return what a value is called in messages."""
-        return f"{self.owner}.{name}"
+        A tensor that takes the place of another one always counts: it is how state is carried
+        from step to step, and a replay would not do it.
+        """
+        rebound = isinstance(old, Tensor) and isinstance(new, Tensor)
+        return rebound or self._names is None or name in self._names
 
 
 def _getter(names: Sequence[str]) -> Callable[[dict[str, object]], Values]:
@@ -168,10 +164,6 @@ class ClassHolder(Holder):
                 delattr(self._kind, name)
             elif items[name] is not value:
                 setattr(self._kind, name, items[name])
-
-    def label(self, name: Any) -> str:
-        """Return what a value is called in messages."""
-        return f"{self.owner}.{name}"
 
 
 @final
@@ -209,9 +201,13 @@ class ContainerHolder(Holder):
         else:
             held.extend(items.values())
 
-    def counts(self, name: Any) -> bool:
-        """Return whether a step may not change this value."""
+    def counts(self, name: Any, old: Any, new: Any) -> bool:
+        """Return whether a step may not make this change."""
         return self._counts
+
+    def label(self, name: Any) -> str:
+        """Return what a value is called in messages."""
+        return f"{self.owner}[{name!r}]" if isinstance(self._container, dict) else self.owner
 
 
 @final

@@ -69,27 +69,41 @@ class Reach:
     def __init__(
         self, model: nn.Module, roots: Iterable[object], functions: Iterable[Callable[..., Any]]
     ) -> None:
+        self.parameters: list[nn.Parameter] = []
+        self._start = (model, list(roots), list(functions))
+        self._mentioned: set[str] = set()
+        self._walk()
+        if self._has_open and not self._mentioned & _DYNAMIC:
+            self._only = frozenset(self._mentioned)
+            self._walk()
+
+    _only: frozenset[str] | None = None  # attributes of the user's objects that a step may read
+
+    def _walk(self) -> None:
+        """Find everything, then what is out of reach of the step but must be put back."""
         self.holders: list[Holder] = []
         self.inner: list[Holder] = []
-        self.parameters: list[nn.Parameter] = []
+        self._unread: list[Holder] = []
+        self._later: list[tuple[Any, int, str]] = []
+        self._has_open = False
         self._library_objects: list[Any] = []
-        self._open: list[AttributeHolder] = []
-        self._mentioned: set[str] = set()
         self._ids: set[int] = set()
         self._kept: list[Any] = []  # their ids are in use: temporary objects must not give theirs
+        model, roots, functions = self._start
         self._add_modules(model, depth=1)
         for root in roots:
             self._add_object(root, depth=0)
         for function in functions:
             self._add(function, depth=1)
-        if not self._mentioned & _DYNAMIC:
-            for holder in self._open:
-                holder.narrow(self._mentioned)
+        read, self.holders = self.holders, self._unread
+        for value, depth, owner in self._later:
+            self._add(value, depth, owner)
+        self.holders = read
 
     @property
     def all_holders(self) -> list[Holder]:
         """What counts, and what a trace must put back besides."""
-        return [*self.holders, *self.inner]
+        return [*self.holders, *self._unread, *self.inner]
 
     def look_inside(self) -> None:
         """List anew what libraries' objects keep for themselves."""
@@ -97,11 +111,12 @@ class Reach:
         for thing in self._library_objects:
             owner = type(thing).__name__
             self.inner.append(AttributeHolder(thing, names=()))
-            is_optimizer = isinstance(thing, Optimizer)
-            attributes = cast("dict[str, Any]", vars(thing))
+            # What is appended to a list of torchmetrics is its state.
+            counts = isinstance(thing, Optimizer) or _package(type(thing)) == "torchmetrics"
+            attributes: dict[str, Any] = vars(thing)
             for value in list(attributes.values()):
                 if isinstance(value, dict | list | deque | set):
-                    self._look_into(cast(Container, value), owner, counts=is_optimizer)
+                    self._look_into(cast(Container, value), owner, counts=counts)
 
     def _look_into(self, value: Container, owner: str, *, counts: bool) -> None:
         if id(value) in self._ids:
@@ -167,17 +182,21 @@ class Reach:
         holder = AttributeHolder(thing, names)
         if names is None or names:
             self.holders.append(holder)
-        if names is None:
-            self._open.append(holder)
-        else:
+        if names is not None:
             self._library_objects.append(thing)
+        elif self._only is None:
+            self._has_open = True
+        else:
+            holder.narrow(self._only)
         attributes = cast("dict[str, Any]", vars(thing))
         for name, value in list(attributes.items()):
             if package == "fitkit" and isinstance(value, dict | list):
                 items = cast("dict[Any, Any] | list[Any]", value)
                 value = tuple(items.values() if isinstance(items, dict) else items)
             if _leads_on(name, value, package, names):
-                self._add(value, depth + 1, kind.__name__)
+                hidden = names is None and self._only is not None and name not in self._only
+                found = (value, depth + 1, f"{kind.__name__}.{name}")
+                self._later.append(found) if hidden else self._add(*found)
         if isinstance(thing, Optimizer):
             self._add(thing.param_groups, _MAX_DEPTH - 1, kind.__name__)
         for base in kind.__mro__:
@@ -208,8 +227,10 @@ class Reach:
         package = _package(function)
         if package in _LIBRARIES or not self._is_new(function):
             return
-        self._mentioned |= _names_in(function.__code__)
-        outer = function.__globals__ if package != "fitkit" else {}
+        outer: dict[str, Any] = {}
+        if package != "fitkit":
+            self._mentioned |= _names_in(function.__code__)
+            outer = function.__globals__
         used = [name for name in _names_in(function.__code__) if name in outer]
         holder = FunctionHolder(function, [n for n in used if _is_own(outer[n])])
         if holder.items():

@@ -90,6 +90,7 @@ class Record(Callback):
         self._recorder: Recorder | None = None
         self._tiers = Tiers(backend)
         self._python: PythonState | None = None
+        self._changing: dict[Hashable, Recording] = {}  # their step changes Python state
         self._version = -1
         self._region: Hashable = None
         self._applied: dict[str | None, list[Any]] = {}  # optimizers by turn
@@ -121,6 +122,7 @@ class Record(Callback):
         if bus.version != self._version:
             self._version, region = bus.version, region_of(bus)
             if region != self._region:
+                self._changing.clear()
                 self.recordings.clear()  # they hold hooks that may be gone
                 self._region = region
         callbacks = bus.step_callbacks
@@ -136,6 +138,10 @@ class Record(Callback):
         inputs = step_inputs(state)
         optimizers = self._optimizers_key(state)
         key = self._key(state, inputs, optimizers)
+        kind = (state.phase, state.turn, state.opens_update, state.closes_update, inputs.key)
+        if kind in self._changing:  # it has a new key after every step
+            self._changing[kind].run_eagerly()
+            return
         if key not in self.recordings and len(self.recordings) < self.max_programs:
             self.on_pass_begin(state)  # what changed may lead to objects that were out of reach
             key = self._key(state, inputs, optimizers)
@@ -146,6 +152,8 @@ class Record(Callback):
             return
         if recording.program is None and recording.refusal is None:
             self._trace(recording, inputs)
+            if recording.refusal is not None and recording.refusal.changes_python:
+                self._changing[kind] = recording
         if recording.program is None:
             self._run_eagerly(recording)
             return

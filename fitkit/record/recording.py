@@ -1,34 +1,30 @@
 """One step of a key: run eagerly at first, then traced, then replayed; or refused for good."""
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, final
 
 from torch import Tensor
 
-from fitkit.loop.bus import EventBus, owner_of
-from fitkit.loop.callback import Hook
+from fitkit.loop.bus import EventBus
 from fitkit.loop.events import REGION, Event
 from fitkit.loop.runner import Runner
 from fitkit.loop.state import State
 from fitkit.record.audit import audit, is_due, written_state
 from fitkit.record.constants import Constants
-from fitkit.record.generators import Generators
 from fitkit.record.grads import GradBuffers, Gradients
 from fitkit.record.optimizers import Optimizers
 from fitkit.record.passes import simplify
 from fitkit.record.program import Program
 from fitkit.record.python_state import PythonState
-from fitkit.record.refused import Refused, unswallowed
+from fitkit.record.refused import Refused
 from fitkit.record.region import (
     StepInputs,
-    line_of,
     publish,
     published,
-    refuse_extras,
     substituted,
 )
 from fitkit.record.trace import trace
+from fitkit.record.undone import undone
 
 __all__ = ["Recording", "Recorder"]
 
@@ -71,16 +67,14 @@ class Recorder:
 
         def region(tensors: Sequence[Tensor]) -> dict[str, Any]:
             with substituted(state, tensors):
-                extra = dict(vars(state.extra))
                 self.runner.run_update()
                 if with_metrics:
                     self.runner.run_metrics()
-                refuse_extras(extra, vars(state.extra), turns=len(self.bus.turns) > 1)
                 return published(state, tensors, outputs=outputs)
 
         gradients = self._gradients(with_metrics)
         self._rehearse(python)
-        with self.optimizers.traced(), self._undone(python), unswallowed():
+        with self.optimizers.traced(), undone(self.bus, state, python):
             step = trace(
                 region,
                 inputs.tensors,
@@ -100,26 +94,6 @@ class Recorder:
         if change is not None:
             raise Refused(f"the learning rate changes Python state: {change}")
 
-    @contextmanager
-    def _undone(self, python: PythonState) -> Generator[None]:
-        """Leave nothing behind of what runs inside, whatever it raises; refuse what it changed."""
-        log_buffer, generators = self.state.log_buffer, Generators()
-        names, before = log_buffer.names, python.snapshot()
-        watch = _Watch(python, before)
-        self.bus.add_tracer(watch)
-        try:
-            yield
-            if new := log_buffer.names - names:
-                raise Refused(f"the step logs what the step before did not log: {', '.join(new)}")
-        except Refused as refusal:
-            refusal.event, refusal.callback = watch.event, watch.callback
-            generators.restore()
-            raise
-        finally:
-            self.bus.remove_tracer(watch)
-            python.restore(before)
-            log_buffer.keep_only(names)
-
     def _gradients(self, with_metrics: bool) -> Gradients:
         state = self.state
         whole = state.opens_update and state.closes_update
@@ -127,24 +101,6 @@ class Recorder:
         kept = not (whole and with_metrics) or "gradients" in state.needs
         parameters: list[Tensor] = list(state.model.parameters())
         return Gradients(parameters, buffers=self.buffers if kept else None)
-
-
-@final
-class _Watch:
-    """Calls the hooks of a trace: knows which one runs, and refuses it if it changes Python."""
-
-    def __init__(self, python: PythonState, before: Any) -> None:
-        self.event: Event | None = None
-        self.callback = ""
-        self._python = python
-        self._before = before
-
-    def __call__(self, event: Event, hook: Hook, state: State) -> None:
-        self.event, self.callback = event, type(owner_of(hook)).__name__
-        hook(state)
-        change = self._python.change(self._before)
-        if change is not None:
-            raise Refused(f"the step changes Python state: {change}", line_of(hook))
 
 
 @final
@@ -209,6 +165,7 @@ class Recording:
             inputs.tensors,
             recorder.runner.run_update if self.eager_metrics else recorder.runner.run_region,
             lambda: published(recorder.state, inputs.tensors, outputs=False),
+            list(recorder.state.model.parameters()),
         )
         if self.eager_metrics:
             recorder.runner.run_metrics()
@@ -233,6 +190,10 @@ class Recording:
             self._keep(self._recorder.trace(inputs, python, with_metrics=False))
             self.eager_metrics = True
         except Refused as refusal:
+            if self._recorder.optimizers.give_way():  # it was not the metrics alone
+                self.refusal = None
+                self.trace(inputs, python)
+                return
             self.refusal = self._advised(refusal)
 
     def _keep(self, program: Program) -> None:

@@ -24,6 +24,7 @@ class Refused(Exception):
     Args:
         reason: What in the step cannot be replayed, one line.
         where: The line that did it, as ``file:line in function: source``; empty when unknown.
+        changes_python: Whether the reason is that the step changes Python state.
 
     Attributes:
         event: The event at which it happened, if one is to blame.
@@ -31,10 +32,11 @@ class Refused(Exception):
         advice: What to do about it, if that is known.
     """
 
-    def __init__(self, reason: str, where: str = "") -> None:
+    def __init__(self, reason: str, where: str = "", *, changes_python: bool = False) -> None:
         super().__init__(f"{reason} ({where})" if where else reason)
         self.reason = reason
         self.where = where
+        self.changes_python = changes_python
         self.event: Event | None = None
         self.callback = ""
         self.advice = ""

@@ -199,12 +199,15 @@ def _detached(leaf: Any) -> Any:
     return leaf.detach() if isinstance(leaf, Tensor) else leaf
 
 
-def refuse_extras(before: Mapping[str, Any], extra: Mapping[str, Any], *, turns: bool) -> None:
+def refuse_extras(
+    before: Mapping[str, Any], extra: Mapping[str, Any], where: str, *, turns: bool
+) -> None:
     """Refuse what the step writes to `state.extra` and a replay could not hand on.
 
     Args:
         before: `state.extra` before the traced step.
         extra: `state.extra` after it.
+        where: The line to blame.
         turns: Whether another turn may run backward through what this one leaves.
 
     Raises:
@@ -213,9 +216,11 @@ def refuse_extras(before: Mapping[str, Any], extra: Mapping[str, Any], *, turns:
     for name, value in extra.items():
         tensors = [leaf for _, leaf in leaves(value) if isinstance(leaf, Tensor)]
         if value is not before.get(name) and not tensors:
-            raise Refused(f"the step writes a host value: state.extra.{name} = {value!r:.40}")
+            raise Refused(
+                f"the step writes a host value: state.extra.{name} = {value!r:.40}", where
+            )
         if turns and any(t.requires_grad and not t.is_leaf for t in tensors):
-            raise Refused(f"state.extra.{name} hands on its graph to another turn; detach it")
+            raise Refused(f"state.extra.{name} hands its graph on to another turn", where)
 
 
 def publish(state: State, results: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from fitkit import FitLoop, Record, TensorLoader, supervised
+from fitkit import Record, TensorLoader, supervised
 
 
 def data(num=40, width=6, classes=4, seed=0):
