@@ -4,12 +4,11 @@ Of the user's own objects and functions everything counts. Of a library's object
 scalars and callables count; the rest is bookkeeping and variables, which a trace only puts back.
 """
 
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable
-from functools import cache, partial
+from functools import partial
 from itertools import islice
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any, cast, final
 
 from torch import Tensor, nn
@@ -28,17 +27,19 @@ from fitkit.record.holders import (
     FunctionHolder,
     Holder,
 )
+from fitkit.record.ownership import (
+    LIBRARIES,
+    UNWATCHED,
+    counted_names,
+    is_own,
+    is_watched,
+    leads_on,
+    names_in,
+    package_of,
+)
 
 __all__ = ["Reach"]
 
-_LIBRARIES = frozenset({"torch", "keras", "numpy", "torchmetrics"}) | sys.stdlib_module_names
-_UNWATCHED = (
-    *("fitkit.loop", "fitkit.record", "fitkit.data", "threading", "logging"),
-    *("keras.src.backend.Variable", "keras.src.backend.common", "keras.src.backend.torch.core"),
-    "torch.nn.modules.container.Parameter",
-)
-# Private, but it is what `optimizer.learning_rate = schedule_or_function` sets.
-_KERAS_RATE = "_learning_rate"
 # Private dicts of modules whose items count: `module.weight = ...`, hooks that join or leave.
 _MODULE_DICTS = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
 # Methods of a callback that never run in the step region.
@@ -112,7 +113,7 @@ class Reach:
             owner = type(thing).__name__
             self.inner.append(AttributeHolder(thing, names=()))
             # What is appended to a list of torchmetrics is its state.
-            counts = isinstance(thing, Optimizer) or _package(type(thing)) == "torchmetrics"
+            counts = isinstance(thing, Optimizer) or package_of(type(thing)) == "torchmetrics"
             attributes: dict[str, Any] = vars(thing)
             for value in list(attributes.values()):
                 if isinstance(value, dict | list | deque | set):
@@ -164,12 +165,12 @@ class Reach:
         for each in modules:
             self._add_object(each, depth)
         for each in modules:
-            if _is_watched(each) and _package(type(each)) != "keras":
+            if is_watched(each) and package_of(type(each)) != "keras":
                 for name in _MODULE_DICTS:
                     self._add(getattr(each, name, None), depth + 1, type(each).__name__)
 
     def _add_object(self, thing: Any, depth: int) -> None:
-        if not _is_watched(thing) or not self._is_new(thing):
+        if not is_watched(thing) or not self._is_new(thing):
             return
         generator = GeneratorHolder.of(thing)
         if generator is not None:
@@ -177,8 +178,8 @@ class Reach:
         if not isinstance(getattr(thing, "__dict__", None), dict):
             return
         kind = cast("type[Any]", type(thing))
-        package = _package(kind)
-        names = _names(thing, package)
+        package = package_of(kind)
+        names = counted_names(thing, package)
         holder = AttributeHolder(thing, names)
         if names is None or names:
             self.holders.append(holder)
@@ -193,7 +194,7 @@ class Reach:
             if package == "fitkit" and isinstance(value, dict | list):
                 items = cast("dict[Any, Any] | list[Any]", value)
                 value = tuple(items.values() if isinstance(items, dict) else items)
-            if _leads_on(name, value, package, names):
+            if leads_on(name, value, package, names):
                 hidden = names is None and self._only is not None and name not in self._only
                 found = (value, depth + 1, f"{kind.__name__}.{name}")
                 self._later.append(found) if hidden else self._add(*found)
@@ -203,8 +204,8 @@ class Reach:
             self._add_class(base, depth + 1)
 
     def _add_class(self, kind: type[Any], depth: int) -> None:
-        package = _package(kind)
-        if package in _LIBRARIES or kind.__module__.startswith(_UNWATCHED):
+        package = package_of(kind)
+        if package in LIBRARIES or kind.__module__.startswith(UNWATCHED):
             return
         if not self._is_new(kind):
             return
@@ -224,15 +225,15 @@ class Reach:
             self._add(item, depth + 1, owner)
 
     def _add_function(self, function: FunctionType, depth: int) -> None:
-        package = _package(function)
-        if package in _LIBRARIES or not self._is_new(function):
+        package = package_of(function)
+        if package in LIBRARIES or not self._is_new(function):
             return
         outer: dict[str, Any] = {}
         if package != "fitkit":
-            self._mentioned |= _names_in(function.__code__)
+            self._mentioned |= names_in(function.__code__)
             outer = function.__globals__
-        used = [name for name in _names_in(function.__code__) if name in outer]
-        holder = FunctionHolder(function, [n for n in used if _is_own(outer[n])])
+        used = [name for name in names_in(function.__code__) if name in outer]
+        holder = FunctionHolder(function, [n for n in used if is_own(outer[n])])
         if holder.items():
             self.holders.append(holder)
         for name in used:
@@ -243,69 +244,8 @@ class Reach:
 
     def _add_settings(self, module: ModuleType, function: FunctionType) -> None:
         """Add the variables of another module of the user's that a function may use."""
-        if module.__name__.partition(".")[0] in _LIBRARIES | {"fitkit"}:
+        if module.__name__.partition(".")[0] in LIBRARIES | {"fitkit"}:
             return
-        names = [name for name in _names_in(function.__code__) if name in vars(module)]
+        names = [name for name in names_in(function.__code__) if name in vars(module)]
         if names:
             self.holders.append(AttributeHolder(module, names))
-
-
-def _is_watched(thing: Any) -> bool:
-    kind = cast("type[Any]", type(thing))
-    return not f"{kind.__module__}.{kind.__name__}".startswith(_UNWATCHED)
-
-
-def _is_own(value: object) -> bool:
-    """Return whether a global variable may be the user's: no module, no library's function."""
-    if isinstance(value, ModuleType):
-        return False
-    return not isinstance(value, FunctionType | type) or _package(value) not in _LIBRARIES
-
-
-def _names(thing: Any, package: str) -> list[str] | None:
-    """Return the attributes of an object that count; None is all."""
-    attributes = cast("dict[str, Any]", vars(thing))
-    if package == "fitkit":
-        plain = {n for n, v in attributes.items() if not isinstance(v, dict | list | tuple)}
-        return [name for name in attributes if name in plain and name[0] != "_"]
-    if package in _LIBRARIES:
-        public = [n for n, v in attributes.items() if _is_public(n, v)]
-        return [*public, "param_groups", "state"] if isinstance(thing, Optimizer) else public
-    library = frozenset[str]().union(*map(_names_of_library, type(thing).__mro__))
-    return [name for name in attributes if name not in library] if library else None
-
-
-def _is_public(name: str, value: object) -> bool:
-    return name == _KERAS_RATE or (
-        name[0] != "_" and (isinstance(value, SCALARS) or callable(value))
-    )
-
-
-def _leads_on(name: str, value: object, package: str, names: list[str] | None) -> bool:
-    """Return whether the walk goes on from an attribute."""
-    if package == "fitkit" or name == _KERAS_RATE or isinstance(value, FunctionType | MethodType):
-        return True
-    if package not in _LIBRARIES:
-        return names is None or name in names
-    # What libraries keep in private and in containers is bookkeeping and variables.
-    return name[0] != "_" and not isinstance(value, dict | list)
-
-
-@cache
-def _names_of_library(kind: type[Any]) -> frozenset[str]:
-    """Return the private names that a library's class uses: its bookkeeping in a subclass."""
-    if _package(kind) not in _LIBRARIES or kind is object:
-        return frozenset()
-    codes = [f.__code__ for f in vars(kind).values() if isinstance(f, FunctionType)]
-    names = {name for code in codes for name in _names_in(code)}
-    return frozenset(name for name in names if name[0] == "_")
-
-
-def _names_in(code: CodeType) -> set[str]:
-    """Return the global names and attributes that a function mentions, inner functions too."""
-    inner = [const for const in code.co_consts if isinstance(const, CodeType)]
-    return set(code.co_names).union(*map(_names_in, inner))
-
-
-def _package(thing: Any) -> str:
-    return str(thing.__module__).partition(".")[0]

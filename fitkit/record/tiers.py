@@ -2,9 +2,11 @@
 
 import sys
 import time
+import warnings
 from typing import final
 
 from fitkit.loop.state import State
+from fitkit.record.program import Program
 from fitkit.record.recording import Recording
 from fitkit.record.region import StepInputs
 
@@ -44,8 +46,25 @@ class Tiers:
             program.num_replays >= _PROVEN and (explicit or self._pays(recording, state))
         ):
             self._compiled_kinds.add(kind)
-            _announce(f"fitkit: compiling {recording.title} with {backend} ...")
+            self._compile(recording.title, program, backend, inputs)
+
+    def _compile(self, title: str, program: Program, backend: str, inputs: StepInputs) -> None:
+        _announce(f"fitkit: compiling {title} with {backend} ...")
+        try:
             program.compile(backend, inputs.tensors)
+        except Exception as error:
+            _announce(" failed\n")
+            if self._backend != "auto":
+                error.add_note(f"while compiling {title} with {backend}")
+                raise
+            self._backend = "interpret"
+            warnings.warn(
+                f"Record cannot compile {title} with {backend}, it goes on interpreting\n"
+                f"{type(error).__name__}: {str(error).partition(chr(10))[0]}\n"
+                'Record("interpret") does not try; Record("inductor") shows the whole error.',
+                stacklevel=2,
+            )
+        else:
             _announce(f" {program.compile_s:.1f} s\n")
 
     def _wanted(self, state: State) -> str:

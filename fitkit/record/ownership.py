@@ -1,0 +1,93 @@
+"""Whose an object is, and so which of its attributes count: the user's, fitkit's, a library's."""
+
+import sys
+from functools import cache
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, cast
+
+from torch.optim import Optimizer
+
+from fitkit.record.holders import SCALARS
+
+__all__ = [
+    "LIBRARIES",
+    "UNWATCHED",
+    "counted_names",
+    "is_own",
+    "is_watched",
+    "leads_on",
+    "names_in",
+    "package_of",
+]
+
+LIBRARIES = frozenset({"torch", "keras", "numpy", "torchmetrics"}) | sys.stdlib_module_names
+UNWATCHED = (
+    *("fitkit.loop", "fitkit.record", "fitkit.data", "threading", "logging"),
+    *("keras.src.backend.Variable", "keras.src.backend.common", "keras.src.backend.torch.core"),
+    "torch.nn.modules.container.Parameter",
+)
+# Private, but it is what `optimizer.learning_rate = schedule_or_function` sets.
+_KERAS_RATE = "_learning_rate"
+
+
+def is_watched(thing: Any) -> bool:
+    """Return whether an object can hold anything the step depends on besides tensors."""
+    kind = cast("type[Any]", type(thing))
+    return not f"{kind.__module__}.{kind.__name__}".startswith(UNWATCHED)
+
+
+def is_own(value: object) -> bool:
+    """Return whether a global variable may be the user's: no module, no library's function."""
+    if isinstance(value, ModuleType):
+        return False
+    return not isinstance(value, FunctionType | type) or package_of(value) not in LIBRARIES
+
+
+def counted_names(thing: Any, package: str) -> list[str] | None:
+    """Return the attributes of an object that count; None is all."""
+    attributes = cast("dict[str, Any]", vars(thing))
+    if package == "fitkit":
+        plain = {n for n, v in attributes.items() if not isinstance(v, dict | list | tuple)}
+        return [name for name in attributes if name in plain and name[0] != "_"]
+    if package in LIBRARIES:
+        public = [n for n, v in attributes.items() if _is_public(n, v)]
+        return [*public, "param_groups", "state"] if isinstance(thing, Optimizer) else public
+    library = frozenset[str]().union(*map(_names_of_library, type(thing).__mro__))
+    return [name for name in attributes if name not in library] if library else None
+
+
+def _is_public(name: str, value: object) -> bool:
+    return name == _KERAS_RATE or (
+        name[0] != "_" and (isinstance(value, SCALARS) or callable(value))
+    )
+
+
+def leads_on(name: str, value: object, package: str, names: list[str] | None) -> bool:
+    """Return whether the walk goes on from an attribute."""
+    if package == "fitkit" or name == _KERAS_RATE or isinstance(value, FunctionType | MethodType):
+        return True
+    if package not in LIBRARIES:
+        return names is None or name in names
+    # What libraries keep in private and in containers is bookkeeping and variables.
+    return name[0] != "_" and not isinstance(value, dict | list)
+
+
+@cache
+def _names_of_library(kind: type[Any]) -> frozenset[str]:
+    """Return the private names that a library's class uses: its bookkeeping in a subclass."""
+    if package_of(kind) not in LIBRARIES or kind is object:
+        return frozenset()
+    codes = [f.__code__ for f in vars(kind).values() if isinstance(f, FunctionType)]
+    names = {name for code in codes for name in names_in(code)}
+    return frozenset(name for name in names if name[0] == "_")
+
+
+def names_in(code: CodeType) -> set[str]:
+    """Return the global names and attributes that a function mentions, inner functions too."""
+    inner = [const for const in code.co_consts if isinstance(const, CodeType)]
+    return set(code.co_names).union(*map(names_in, inner))
+
+
+def package_of(thing: Any) -> str:
+    """Return the name of the package that a class or function comes from."""
+    return str(thing.__module__).partition(".")[0]
