@@ -53,6 +53,7 @@ def run(make, record, *, epochs=3, drive=None):
 
     `make(loop_holder)` returns a loop. Everything is seeded the same for every call.
     """
+    keras.utils.clear_session()  # names decide the order of parameters
     keras.utils.set_random_seed(1)
     loop = make()
     if record is not None:
