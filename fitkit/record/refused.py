@@ -32,6 +32,8 @@ class Refused(Exception):
         advice: What to do about it, if that is known.
     """
 
+    _keras_call_info_injected = True  # else Keras raises a copy that tells its own story
+
     def __init__(self, reason: str, where: str = "", *, changes_python: bool = False) -> None:
         super().__init__(f"{reason} ({where})" if where else reason)
         self.reason = reason
