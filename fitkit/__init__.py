@@ -21,6 +21,7 @@ from fitkit.step import (
     TrainStep,
     ZeroGrad,
 )
+from fitkit.tune import KerasCallbacks
 from fitkit.watch import (
     Benchmark,
     BenchmarkResult,
@@ -51,6 +52,7 @@ __all__ = [
     "Forward",
     "History",
     "KerasApply",
+    "KerasCallbacks",
     "KerasLoss",
     "Metrics",
     "Phase",

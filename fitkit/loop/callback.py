@@ -161,9 +161,10 @@ def filled_by(callback: Callback) -> frozenset[Event]:
 
 
 class Stack(tuple["Callback | Turn", ...]):
-    """Callbacks and turns in run order that are attached together; a subclass may choose them by the model.
+    """Callbacks and turns in run order that are attached together.
 
-    A stack can be spread (`[*supervised(...)]`) or given whole.
+    A subclass may choose them by the model. A stack can be spread (`[*supervised(...)]`) or given
+    whole.
     """
 
     __slots__ = ()

@@ -178,7 +178,7 @@ def _not_attachable(item: object) -> TypeError:
         return TypeError(f"got the class {item.__name__}, expected an instance of it\n{hint}")
     module = type(item).__module__
     if is_keras(item, "callbacks.Callback"):
-        hint = "Write it as a subclass of fitkit.Callback; docs of Event say what fires when."
+        hint = f"Wrap it: attach(KerasCallbacks([{name}(...)])) calls it as model.fit does."
         return TypeError(f"got {module}.{name}, a Keras callback and no fitkit.Callback\n{hint}")
     if isinstance(item, list | tuple):
         hint = "Spread it with *, or attach a stack such as supervised(...) as it is."

@@ -75,6 +75,10 @@ class CompiledRun(Callback):
         values = state.log_buffer.read()
         state.logs.update({state.prefix + name: value for name, value in values.items()})
 
+    def running(self, state: State) -> dict[str, Any]:
+        """Return the values of the pass so far, on the device. Syncs: never."""
+        return dict(_flat(_results(state)))
+
     def on_fit_end(self, state: State) -> None:
         """Put averaged weights in place, if the optimizer keeps them."""
         if is_keras(self._optimizer, "optimizers.Optimizer"):

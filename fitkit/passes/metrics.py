@@ -76,6 +76,13 @@ class Metrics(Callback):
             values = state.log_buffer.read()
             state.logs.update({state.prefix + name: value for name, value in values.items()})
 
+    def running(self, state: State) -> dict[str, Any]:
+        """Return the values of the pass so far. Syncs: once, for those that are logged."""
+        values: dict[str, Any] = dict(state.log_buffer.read())
+        for metric in self._metrics:
+            values.update(scalars(metric.name, metric.result()))
+        return values
+
     def _leave(self, outer: list[Any]) -> None:
         """Bring back the values of the outer pass, if there is one."""
         self._num_open -= 1
