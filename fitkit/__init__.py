@@ -1,7 +1,7 @@
 """fitkit: a training loop for Keras 3 on PyTorch and for plain torch modules, made of callbacks."""
 
 from fitkit.compiled import compiled
-from fitkit.data import TensorLoader
+from fitkit.data import ClassWeights, SampleWeights, TensorLoader
 from fitkit.errors import CallbackOrderError, ConfigError, DataError, DeviceError
 from fitkit.loop import Callback, Event, FitLoop, History, Phase, Stack, State, Turn
 from fitkit.passes import CompiledMetrics, CompiledRun, Metrics, TrainMode, Validate
@@ -40,6 +40,7 @@ __all__ = [
     "BenchmarkResult",
     "Callback",
     "CallbackOrderError",
+    "ClassWeights",
     "CompiledLoss",
     "CompiledMetrics",
     "CompiledRun",
@@ -60,6 +61,7 @@ __all__ = [
     "PrintLog",
     "ProgressBar",
     "Record",
+    "SampleWeights",
     "Stack",
     "State",
     "TensorBoard",

@@ -98,7 +98,7 @@ def _actions(model: Any, phases: frozenset[Phase]) -> Iterable[Callback]:
     if trains:
         yield ZeroGrad()
     if phases:
-        yield _within(Forward(), phases)
+        yield _within(Forward(like_fit=True), phases)
         yield _within(CompiledLoss(), phases)
     if trains:
         yield Backward()

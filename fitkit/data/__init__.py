@@ -7,11 +7,14 @@ from fitkit.data.source import Loader, length
 from fitkit.data.structure import Structure
 from fitkit.data.tensor_loader import TensorLoader
 from fitkit.data.unpack import batch_size_of, default_unpack, describe, unpacked
+from fitkit.data.weights import ClassWeights, SampleWeights
 
 __all__ = [
+    "ClassWeights",
     "Feed",
     "Gather",
     "Loader",
+    "SampleWeights",
     "Structure",
     "TensorLoader",
     "batch_size_of",

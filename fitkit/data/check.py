@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fitkit.data.source import length
+from fitkit.data.source import LoaderWrapper, length
 from fitkit.errors import DataError
 
 _ONE_SHOT = {"builtins", "itertools"}  # modules of iterators that never begin anew
@@ -36,6 +36,8 @@ def check_rereadable(loader: object, name: str, epochs: int) -> None:
     Raises:
         DataError: it is a generator or another iterator of Python's.
     """
+    while isinstance(loader, LoaderWrapper):
+        loader = loader.loader
     if isinstance(loader, Iterator) and type(cast("Any", loader)).__module__ in _ONE_SHOT:
         raise DataError(
             f"{name} is one-shot, {_article(cast('object', loader))} can be read once, but "

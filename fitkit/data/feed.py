@@ -9,9 +9,8 @@ from fitkit.data.check import empty_error
 from fitkit.data.gather import Gather
 from fitkit.data.placement import canonical, place
 from fitkit.data.prefetch import CudaCopier, Prefetch
-from fitkit.data.source import Loader, is_resident, open_source, set_epoch
+from fitkit.data.source import Loader, is_resident, move, open_source, set_epoch
 from fitkit.data.structure import Structure, to_tensors
-from fitkit.data.tensor_loader import TensorLoader
 
 
 class Feed:
@@ -49,8 +48,7 @@ class Feed:
         self.name = name
         self.wait_s = 0.0
         self.num_fetched = 0
-        if isinstance(loader, TensorLoader):
-            loader.to(self.device)
+        move(loader, self.device)
         set_epoch(loader, epoch)
 
     def __iter__(self) -> Iterator[Gather | Structure]:

@@ -30,6 +30,35 @@ class _NumpyIterable(Protocol):
     def as_numpy_iterator(self) -> Iterator[Structure]: ...
 
 
+class LoaderWrapper:
+    """A loader that changes the batches of another one.
+
+    Where the other gathers rows of resident arrays, a wrapper can change the arrays instead.
+
+    Args:
+        loader: anything that yields batches.
+    """
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+
+    def adapt(self, item: Gather | Structure) -> Gather | Structure:
+        """Give the changed batch."""
+        return item
+
+    def __len__(self) -> int:
+        """Number of batches in a pass; TypeError where the inner loader does not know it."""
+        known = length(self.loader)
+        if known is None:
+            raise TypeError(f"{type(self.loader).__name__} has no length")
+        return known
+
+    def __iter__(self) -> Iterator[Structure]:
+        """Yield the batches, where they lie."""
+        for item in open_source(self):
+            yield item.take() if isinstance(item, Gather) else item
+
+
 def length(loader: object) -> int | None:
     """Give the number of batches in a pass, None where the loader does not know it."""
     try:
@@ -42,6 +71,9 @@ def length(loader: object) -> int | None:
 
 def set_epoch(loader: Loader, epoch: int) -> None:
     """Tell the epoch to whatever part of the loader draws an order from it."""
+    if isinstance(loader, LoaderWrapper):
+        set_epoch(loader.loader, epoch)
+        return
     batch_sampler = getattr(loader, "batch_sampler", None)
     parts = [
         loader,
@@ -57,6 +89,8 @@ def set_epoch(loader: Loader, epoch: int) -> None:
 
 def open_source(loader: Loader) -> Iterator[Gather | Structure]:
     """Begin a pass: exactly one `iter()` of the loader, whose batches are still to be placed."""
+    if isinstance(loader, LoaderWrapper):
+        return map(loader.adapt, open_source(loader.loader))
     if isinstance(loader, TensorLoader):
         return loader.gathers()
     if (rows := rows_of(loader)) is not None:
@@ -68,8 +102,18 @@ def open_source(loader: Loader) -> Iterator[Gather | Structure]:
     return iter(loader)
 
 
+def move(loader: Loader, device: torch.device) -> None:
+    """Let a loader of resident arrays move them to the device."""
+    if isinstance(loader, LoaderWrapper):
+        move(loader.loader, device)
+    elif isinstance(loader, TensorLoader):
+        loader.to(device)
+
+
 def is_resident(loader: Loader, device: torch.device) -> bool:
     """Whether the batches are gathered from arrays that lie on the device."""
+    if isinstance(loader, LoaderWrapper):
+        return is_resident(loader.loader, device)
     if isinstance(loader, TensorLoader):
         return loader.device == device
     rows = rows_of(loader)

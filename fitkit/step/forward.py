@@ -24,6 +24,10 @@ class Forward(Callback):
     is left out: Keras spends 80 us on it in every layer. A torch module gets a dict of inputs as
     keyword arguments and a tuple or list of them as positional ones.
 
+    Args:
+        like_fit: Leave `training=` out, too, where the `call` of a Keras model does not take it, as
+            `model.fit` does: a Dropout inside of such a model then never drops anything.
+
     Reads:  state.inputs, nested tensors of shape (batch, ...) on the loop's device; state.phase.
     Writes: state.outputs, whatever the model gives.
     Logs:   nothing.
@@ -40,7 +44,8 @@ class Forward(Callback):
         ```
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, like_fit: bool = False) -> None:
+        self._like_fit = like_fit
         self._is_keras = False
         self._tells_training = False
 
@@ -48,6 +53,8 @@ class Forward(Callback):
         """Ask once per pass how the model is called."""
         self._is_keras = is_keras(state.model, "Layer")
         self._tells_training = self._is_keras and not ignores_training(state.model)
+        if self._tells_training and self._like_fit:
+            self._tells_training = state.model._call_has_training_arg
 
     def on_forward(self, state: State) -> None:
         """Call the model."""
