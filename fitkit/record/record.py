@@ -5,7 +5,10 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, Literal, final, get_args
 
 import torch
+from torch import Tensor
 
+from fitkit.data import Gather
+from fitkit.data.structure import leaves
 from fitkit.errors import ConfigError
 from fitkit.loop.callback import Callback
 from fitkit.loop.events import Phase
@@ -26,6 +29,9 @@ __all__ = ["Record"]
 
 Backend = Literal["auto", "interpret", "inductor", "cudagraph"]
 _MAX_PROGRAMS = 16
+# Loaders whose batches are gathered inside of programs; one made for every evaluation would give
+# new programs, and keep its arrays alive.
+_MAX_ARRAYS = 4
 
 
 @final
@@ -91,6 +97,7 @@ class Record(Callback):
         self._tiers = Tiers(backend)
         self._python: PythonState | None = None
         self._changing: dict[Hashable, Recording] = {}  # their step changes Python state
+        self._arrays: dict[Hashable, list[Tensor]] = {}
         self._version = -1
         self._region: Hashable = None
         self._applied: dict[str | None, list[Any]] = {}  # optimizers by turn
@@ -110,6 +117,7 @@ class Record(Callback):
         loop.runner.run_step = loop.runner.run_region
         loop.runner.report = nothing_recorded
         self.recordings.clear()
+        self._arrays.clear()
         self._recorder = None
 
     def report(self) -> str:
@@ -135,6 +143,8 @@ class Record(Callback):
         state = self._recorder_now().state
         if self._recorder_now().bus.version != self._version or self._python is None:
             self.on_pass_begin(state)
+        if state.pending is not None and not self._gathers(state.pending):
+            state.set_batch(state.pending.take())
         inputs = step_inputs(state)
         optimizers = self._optimizers_key(state)
         key = self._key(state, inputs, optimizers)
@@ -160,6 +170,14 @@ class Record(Callback):
         self._tiers.promote(recording, inputs, state)
         recording.replay(inputs)
         self._tell(recording)
+
+    def _gathers(self, batch: Gather) -> bool:
+        """Return whether programs gather from these arrays; they are held for as long."""
+        arrays = [array for _, array in leaves(batch.arrays)]
+        key = tuple(map(id, arrays))
+        if len(self._arrays) < _MAX_ARRAYS:
+            self._arrays.setdefault(key, arrays)
+        return key in self._arrays
 
     def _rekey(self, old: Hashable, new: Hashable) -> None:
         """File a first step under what it has become: it built what is built lazily."""

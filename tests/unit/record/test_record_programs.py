@@ -169,6 +169,20 @@ def test_report():
     assert "runs eagerly: reads at LOSS_READY: " in loops.run(make, Record("interpret")).report
 
 
+def test_a_loader_made_for_every_evaluation_takes_a_bounded_number_of_programs():
+    results = []
+
+    def drive(loop):
+        x, y = loops.data(16)
+        loaders = [TensorLoader(x.numpy(), y.numpy(), batch_size=8) for _ in range(30)]
+        results.append([loop.evaluate(loader) for loader in loaders])
+        return loop.fit(epochs=2)
+
+    result = loops.compare(_loop, drive=drive)
+    assert results[0] == results[1]
+    assert result.report.count("val, batch of 8") <= 5
+
+
 def _long():
     model = loops.keras_model(keras.layers.BatchNormalization(), keras.layers.Dropout(0.3))
     metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
