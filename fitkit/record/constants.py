@@ -16,9 +16,14 @@ class Constants:
     Keras turns every Python number of a step into a tensor by ``torch.as_tensor(number)``. On a
     device that is a blocking copy per number and step. One tensor per (value, dtype, device)
     serves all programs; the tracer refuses a step that writes into one of them.
+
+    Attributes:
+        copied: Whether a step gets copies, so that it may write into them (`total += x`, where
+            `total` began as a number). Copies that nobody writes into are folded away later.
     """
 
     def __init__(self) -> None:
+        self.copied = False
         self._tensors: dict[tuple[Any, ...], Tensor] = {}
 
     def get(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -37,6 +42,11 @@ class Constants:
             with _disable_current_modes():
                 self._tensors[key] = torch.as_tensor(*args, **kwargs)
         return self._tensors[key]
+
+    def copy_from_now_on(self) -> None:
+        """Hand out copies; forget the tensors that were written into while tracing."""
+        self.copied = True
+        self._tensors.clear()
 
     def ids(self) -> frozenset[int]:
         """Return the ``id`` of every cached tensor."""

@@ -61,7 +61,8 @@ class ReadGuard(TorchFunctionMode):
         """Answer, rewrite, refuse or pass on one call of a torch function."""
         kwargs = dict(kwargs or {})
         if func is torch.as_tensor and args and is_number(args[0]):
-            return self._constants.get(*args, **kwargs)
+            number = self._constants.get(*args, **kwargs)
+            return number.clone() if self._constants.copied else number
         name = getattr(func, "__name__", "")
         if name == "__bool__":
             outcome = self._branch() if callable(self._branch) else self._branch

@@ -16,7 +16,7 @@ from fitkit.record.optimizers import Optimizers
 from fitkit.record.passes import simplify
 from fitkit.record.program import Program
 from fitkit.record.python_state import PythonState
-from fitkit.record.refused import Refused
+from fitkit.record.refused import Refused, WritesNumber
 from fitkit.record.region import (
     StepInputs,
     publish,
@@ -62,6 +62,15 @@ class Recorder:
         Raises:
             Refused: If a replay could differ from the step as it is written.
         """
+        try:
+            return self._traced(inputs, python, with_metrics)
+        except WritesNumber:
+            if self.constants.copied:
+                raise
+            self.constants.copy_from_now_on()
+            return self._traced(inputs, python, with_metrics)
+
+    def _traced(self, inputs: StepInputs, python: PythonState, with_metrics: bool) -> Program:
         state = self.state
         outputs = not with_metrics or "outputs" in state.needs or state.phase == "predict"
 

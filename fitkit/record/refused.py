@@ -17,7 +17,6 @@ _RECORDER = "fitkit.record"
 _raised: list["Refused"] = []
 
 
-@final
 class Refused(Exception):
     """A verdict, raised while tracing when a replay could differ from the step as it is written.
 
@@ -54,6 +53,11 @@ class Refused(Exception):
         hook = f"{self.callback} at {self.event.name}: " if self.event is not None else ""
         advice = f"\n{self.advice}" if self.advice else ""
         return hook + super().__str__() + advice
+
+
+@final
+class WritesNumber(Refused):
+    """The step writes into a tensor made from a Python number: it needs copies of them."""
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from fitkit.record.guard import OpGuard, ReadGuard
 from fitkit.record.journal import Journal
 from fitkit.record.passes.lift import lift_attributes
 from fitkit.record.passes.writes import written_placeholders
-from fitkit.record.refused import Refused, culprit, raised_frames
+from fitkit.record.refused import Refused, WritesNumber, culprit, raised_frames
 from fitkit.record.step_graph import StepGraph
 
 Region = Callable[[Sequence[Tensor]], Any]
@@ -114,7 +114,7 @@ def _refuse_writes(step: StepGraph) -> None:
         if placeholders.index(node) < step.num_inputs:
             raise Refused("the step writes into its batch in place")
         if step.is_constant(node):
-            raise Refused("the step writes into a tensor made from a Python number")
+            raise WritesNumber("the step writes into a tensor made from a Python number")
 
 
 @contextmanager
