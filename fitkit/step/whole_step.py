@@ -1,133 +1,25 @@
-"""All actions of a step at once, with the `train_step`, `test_step`, `predict_step` of a model."""
+"""What TrainStep, TestStep and PredictStep share: the batch as data, the logs of a step."""
 
 from collections.abc import Mapping
-from typing import Any, cast, final
+from typing import Any, cast
 
 from torch import Tensor
 
 from fitkit.data import default_unpack
 from fitkit.data.structure import leaves
 from fitkit.errors import ConfigError, DataError
-from fitkit.loop.callback import TRAIN_ONLY, Callback
-from fitkit.loop.events import REGION, Event, Phase
+from fitkit.loop.events import Phase
 from fitkit.loop.state import State
 
-__all__ = ["PredictStep", "TestStep", "TrainStep"]
+__all__ = ["batch_data", "check_step", "publish_logs"]
 
 
-@final
-class TrainStep(Callback):
-    """Fill all actions of a training step with the model's own `train_step(data)`.
+def check_step(callback: object, state: State, method: str) -> None:
+    """Check that the model has the method, and that nobody needs what it keeps to itself.
 
-    `data` is the batch as the loader gives it, on the device. The model clears gradients, computes
-    the loss, updates weights and metrics by itself; so nothing else may listen to moments of the
-    step, such as GRADS_READY.
-
-    Reads:  state.batch; what `unpack=` or a callback made of it, as (inputs, targets, weights).
-    Writes: state.step_logs, the dict that `train_step` returns; state.step_values, shape () each.
-    Logs:   nothing itself.
-    Syncs:  never itself.
-    Raises: ConfigError if the model has no `train_step`, or a callback needs the outputs of a step;
-        DataError if it returns no dict.
-
-    Example:
-        ```python
-        import keras
-        from fitkit import FitLoop, TensorLoader, TrainStep
-
-        class Model(keras.Model):
-            def train_step(self, data):
-                x, y = data
-                self.zero_grad()
-                loss = self.compute_loss(y=y, y_pred=self(x, training=True))
-                loss.backward()
-                weights = self.trainable_weights
-                self.optimizer.apply([v.value.grad for v in weights], weights)
-                return {"loss": loss}
-
-        inputs = keras.Input((4,))
-        model = Model(inputs, keras.layers.Dense(1)(inputs))
-        model.compile(optimizer="sgd", loss="mse")
-        batches = TensorLoader(keras.random.normal((64, 4)), keras.random.normal((64, 1)))
-        loop = FitLoop(model, batches, callbacks=[TrainStep()])
-        loop.fit(epochs=1)
-        ```
+    Raises:
+        ConfigError: If it is not so.
     """
-
-    phases = TRAIN_ONLY
-    fills = frozenset(REGION[Phase.TRAIN])
-
-    def on_pass_begin(self, state: State) -> None:
-        """Check that the model can do it."""
-        _check(self, state, "train_step")
-
-    def on_forward(self, state: State) -> None:
-        """Run the whole step."""
-        _publish(state, state.model.train_step(_data(state)), "train_step")
-
-
-@final
-class TestStep(Callback):
-    """Fill all actions of a validation step with the model's own `test_step(data)`.
-
-    Reads:  state.batch; what `unpack=` or a callback made of it, as (inputs, targets, weights).
-    Writes: state.step_logs, the dict that `test_step` returns; state.step_values, shape () each.
-    Logs:   nothing itself.
-    Syncs:  never itself.
-    Raises: ConfigError if the model has no `test_step`, or a callback needs the outputs of a step;
-        DataError if it returns no dict.
-
-    Example:
-        ```python
-        from fitkit import TestStep
-
-        step = TestStep()
-        ```
-    """
-
-    phases = frozenset({Phase.VAL})
-    fills = frozenset(REGION[Phase.VAL])
-
-    def on_pass_begin(self, state: State) -> None:
-        """Check that the model can do it."""
-        _check(self, state, "test_step")
-
-    def on_forward(self, state: State) -> None:
-        """Run the whole step."""
-        _publish(state, state.model.test_step(_data(state)), "test_step")
-
-
-@final
-class PredictStep(Callback):
-    """Fill FORWARD of a predict pass with the model's own `predict_step(data)`.
-
-    Reads:  state.batch; what `unpack=` or a callback made of it, as (inputs, targets, weights).
-    Writes: state.outputs, what `predict_step` returns.
-    Logs:   nothing.
-    Syncs:  never itself.
-    Raises: ConfigError if the model has no `predict_step`.
-
-    Example:
-        ```python
-        from fitkit import PredictStep
-
-        step = PredictStep()
-        ```
-    """
-
-    phases = frozenset({Phase.PREDICT})
-    fills = frozenset({Event.FORWARD})
-
-    def on_pass_begin(self, state: State) -> None:
-        """Check that the model can do it."""
-        _check(self, state, "predict_step")
-
-    def on_forward(self, state: State) -> None:
-        """Run the step."""
-        state.outputs = state.model.predict_step(_data(state))
-
-
-def _check(callback: Callback, state: State, method: str) -> None:
     name = type(callback).__name__
     if not callable(getattr(state.model, method, None)):
         raise ConfigError(
@@ -141,7 +33,7 @@ def _check(callback: Callback, state: State, method: str) -> None:
         )
 
 
-def _data(state: State) -> Any:
+def batch_data(state: State) -> Any:
     """Return the batch as the loader gave it, or its parts where somebody has changed them."""
     parts = (state.inputs, state.targets, state.sample_weight)
     if state.unpack is None and _same(default_unpack(state.batch), parts):
@@ -159,7 +51,12 @@ def _same(first: Any, second: Any) -> bool:
     )
 
 
-def _publish(state: State, logs: Any, method: str) -> None:
+def publish_logs(state: State, logs: Any, method: str) -> None:
+    """Write what the method returned to the state.
+
+    Raises:
+        DataError: If it is no dict.
+    """
     if not isinstance(logs, Mapping | None):
         raise DataError(
             f"{type(state.model).__name__}.{method} returned a {type(logs).__name__}, "
