@@ -320,3 +320,23 @@ def test_a_multi_optimizer_trains():
     loop = FitLoop(model, loader())
     loop.attach(keras_stack(model, KerasApply(keras.optimizers.MultiOptimizer(optimizers))))
     assert "lr" not in loop.fit(epochs=1).rows[0]
+
+
+# -- numbers that a step writes into ---------------------------------------------------------------
+
+
+def test_a_step_may_add_to_a_tensor_made_from_a_number():
+    """Keras does (`total = convert_to_tensor(0.0); total += ...`), so numbers are copied then."""
+    recorded = compare(keras_loop(keras.optimizers.Adam, keras.layers.ActivityRegularization))
+    assert not recorded.refusals
+    recorded = compare(keras_loop(keras.optimizers.Adam, Totals))
+    assert not recorded.refusals
+
+
+class Totals(keras.layers.Layer):
+    """A layer that sums up in place, beginning with a number."""
+
+    def call(self, x):
+        total = keras.ops.convert_to_tensor(0.0)
+        total += keras.ops.mean(x)
+        return x + total
