@@ -31,7 +31,6 @@ VARIANTS = {
     ),
     "RMSprop(momentum, centered)": lambda p: optim.RMSprop(p, momentum=0.9, centered=True),
     "Muon": lambda p: optim.Muon([q for q in p if q.dim() == 2]),
-    "LBFGS": lambda p: optim.LBFGS(p),
 }
 
 
