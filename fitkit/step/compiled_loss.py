@@ -9,6 +9,7 @@ from fitkit.loop.events import Phase
 from fitkit.loop.state import State
 from fitkit.step.by_name import by_name
 from fitkit.step.compiled_checks import check_target_names, check_weights
+from fitkit.step.first_batch import FirstBatch
 from fitkit.step.loss_checks import check_loss, check_targets, kind_of, require_targets
 
 __all__ = ["CompiledLoss"]
@@ -38,22 +39,26 @@ class CompiledLoss(Callback):
     phases = frozenset({Phase.TRAIN, Phase.VAL})
 
     def __init__(self) -> None:
-        self._checked = False
+        self._first = FirstBatch()
 
     @property
     def step_key(self) -> Hashable:
         """Whether the checks are done: a step that checks is another one."""
-        return self._checked
+        return self._first.checked
+
+    def on_open(self, state: State) -> None:
+        """Check anew in every run."""
+        self._first.open()
 
     def on_pass_begin(self, state: State) -> None:
-        """Check the first batch of every pass; where it is the only one, just once."""
-        self._checked = self._checked and state.num_batches_expected == 1
+        """Check the first batch of a phase."""
+        self._first.enter(state.phase)
 
     def on_loss(self, state: State) -> None:
         """Compute the loss."""
-        if not self._checked:
+        if not self._first.checked:
             _check(state)
-            self._checked = True
+            self._first.done(state.phase)
         loss = state.model._compute_loss(
             x=state.inputs,
             y=state.targets,

@@ -9,6 +9,7 @@ from fitkit.loop.callback import Callback
 from fitkit.loop.events import Phase
 from fitkit.loop.state import State
 from fitkit.step.by_name import by_name
+from fitkit.step.first_batch import FirstBatch
 from fitkit.step.loss_checks import check_loss, check_targets, kind_of, require_targets
 
 __all__ = ["KerasLoss"]
@@ -25,7 +26,7 @@ class KerasLoss(Callback):
     Reads:  state.outputs, state.targets, state.sample_weight of shape (batch,) or None.
     Writes: state.loss, shape ().
     Logs:   nothing; Metrics logs the loss.
-    Syncs:  once, on the first batch with class indices, to check their range.
+    Syncs:  once per run and phase, on the first batch with class indices, to check their range.
     Raises: TypeError for a class instead of an instance; ConfigError for an unknown name or another
         Keras backend; DataError for targets that do not fit or a loss that is no scalar.
 
@@ -43,23 +44,27 @@ class KerasLoss(Callback):
     def __init__(self, loss: Any) -> None:
         self._loss = as_keras_loss(loss)
         self._kind = kind_of(getattr(self._loss, "function", self._loss))
-        self._checked = False
+        self._first = FirstBatch()
 
     @property
     def step_key(self) -> Hashable:
         """Whether the checks are done: a step that checks is another one."""
-        return self._checked
+        return self._first.checked
+
+    def on_open(self, state: State) -> None:
+        """Check anew in every run."""
+        self._first.open()
 
     def on_pass_begin(self, state: State) -> None:
-        """Check the first batch of every pass; where it is the only one, just once."""
-        self._checked = self._checked and state.num_batches_expected == 1
+        """Check the first batch of a phase."""
+        self._first.enter(state.phase)
 
     def on_loss(self, state: State) -> None:
         """Compute the loss."""
-        if not self._checked:
+        if not self._first.checked:
             require_targets(state)
             check_targets(self._kind, state)
-            self._checked = True
+            self._first.done(state.phase)
         state.loss = check_loss(
             self.compute(state.targets, state.outputs, state.sample_weight), state
         )

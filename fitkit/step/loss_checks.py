@@ -22,13 +22,13 @@ class LossKind(NamedTuple):
         name: As messages call it.
         known: Its name without case, underscores and "loss", if torch or Keras supply it, else "".
         of_keras: Whether it is Keras's; Keras adds or drops a last axis of length 1.
-        ignored: The class index that counts for nothing.
+        ignored: The class index that counts for nothing; None if there is none.
     """
 
     name: str
     known: str
     of_keras: bool
-    ignored: int
+    ignored: int | None
 
 
 _INDEX = {"crossentropy", "nll", "sparsecategoricalcrossentropy"}
@@ -48,8 +48,9 @@ def kind_of(loss: Any) -> LossKind:
     known = name.lower().replace("_", "").removesuffix("loss")
     if not (of_keras or module.startswith("torch.")):
         known = ""
-    ignored = getattr(loss, "ignore_index", getattr(loss, "ignore_class", None))
-    return LossKind(name, known, of_keras, -100 if ignored is None else ignored)
+    default = None if of_keras else -100  # torch's own
+    ignored = getattr(loss, "ignore_index", getattr(loss, "ignore_class", default))
+    return LossKind(name, known, of_keras, ignored)
 
 
 def require_targets(state: State) -> None:
@@ -131,8 +132,9 @@ def _check_indices(kind: LossKind, outputs: Tensor, targets: Tensor, axis: int) 
             "expected torch.int64\n"
             "Convert them: targets.long(). Probabilities need the shape of the outputs."
         )
-    low, high = torch.aminmax(torch.where(targets == kind.ignored, 0, targets))
-    smallest, largest = int(low), int(high)  # sync: first batch of a pass only
+    counted = targets if kind.ignored is None else torch.where(targets == kind.ignored, 0, targets)
+    low, high = torch.aminmax(counted)
+    smallest, largest = int(low), int(high)  # sync: first batch of a phase only
     if smallest < 0 or largest >= classes:
         raise DataError(
             f"class indices run from {smallest} to {largest}, the outputs have {classes} classes\n"

@@ -5,10 +5,12 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
-from fitkit.errors import ConfigError, brief
+from fitkit.data import describe
+from fitkit.errors import ConfigError, DataError, brief
 from fitkit.loop.callback import Callback
 from fitkit.loop.events import Phase
 from fitkit.loop.state import State
+from fitkit.step.first_batch import FirstBatch
 from fitkit.step.loss_checks import check_loss, check_targets, kind_of, require_targets
 
 __all__ = ["TorchLoss"]
@@ -27,9 +29,9 @@ class TorchLoss(Callback):
     Reads:  state.outputs, state.targets, state.sample_weight of shape (batch,) or None.
     Writes: state.loss, shape ().
     Logs:   nothing; Metrics logs the loss.
-    Syncs:  once, on the first batch with class indices, to check their range.
-    Raises: TypeError for a class instead of an instance; DataError for targets that do not fit or a
-        loss that is no scalar; ConfigError for sample weights with a reduced loss.
+    Syncs:  once per run and phase, on the first batch with class indices, to check their range.
+    Raises: TypeError for a class instead of an instance; DataError for targets or weights that do
+        not fit, or a loss that is no scalar; ConfigError for sample weights with a reduced loss.
 
     Example:
         ```python
@@ -52,23 +54,27 @@ class TorchLoss(Callback):
             )
         self._loss = loss
         self._kind = kind_of(loss)
-        self._checked = False
+        self._first = FirstBatch()
 
     @property
     def step_key(self) -> Hashable:
         """Whether the checks are done: a step that checks is another one."""
-        return self._checked
+        return self._first.checked
+
+    def on_open(self, state: State) -> None:
+        """Check anew in every run."""
+        self._first.open()
 
     def on_pass_begin(self, state: State) -> None:
-        """Check the first batch of every pass; where it is the only one, just once."""
-        self._checked = self._checked and state.num_batches_expected == 1
+        """Check the first batch of a phase."""
+        self._first.enter(state.phase)
 
     def on_loss(self, state: State) -> None:
         """Compute the loss."""
-        if not self._checked:
+        if not self._first.checked:
             require_targets(state)
             check_targets(self._kind, state)
-            self._checked = True
+            self._first.done(state.phase)
         state.loss = check_loss(
             self.compute(state.targets, state.outputs, state.sample_weight), state
         )
@@ -90,4 +96,9 @@ def _weighted(loss: Tensor, weight: Tensor) -> Tensor:
             'Give a loss per sample: for example torch.nn.CrossEntropyLoss(reduction="none").'
         )
     per_sample = loss.flatten(1).mean(1) if loss.dim() > 1 else loss
-    return (per_sample * weight).mean()
+    if weight.shape not in (per_sample.shape, (*per_sample.shape, 1)):  # (batch, 1) as Keras takes
+        raise DataError(
+            f"the sample weights are {describe(weight)}, expected ({len(loss)},)\n"
+            "Give one weight per sample, for example weights.flatten() or weights.mean(1)."
+        )
+    return (per_sample * weight.reshape(per_sample.shape)).mean()

@@ -451,3 +451,16 @@ def test_supervised_by_torch_metrics():
     result = loops.compare(lambda: make(validate=True))
     assert all("UPDATE_METRICS" in reason for reason in result.refusals)
     assert "UPDATE_METRICS runs eagerly" in result.report
+
+
+def test_the_checks_of_the_first_batch_cost_one_eager_step_per_run():
+    x, y = torch.randn(64, 4), torch.arange(64) % 3
+    model = torch.nn.Linear(4, 3)
+    stack = supervised(
+        loss=torch.nn.CrossEntropyLoss(), optimizer=torch.optim.SGD(model.parameters(), lr=0.1)
+    )
+    record = Record("interpret")
+    batches = TensorLoader(x, y, batch_size=16)
+    loop = FitLoop(model, batches, batches, callbacks=[stack, record])
+    loop.fit(epochs=6)
+    assert [r.num_eager for r in record.recordings.values()] == [1, 1]  # train and val
