@@ -2,6 +2,7 @@
 
 from fitkit.watch.benchmark import Benchmark, BenchmarkResult
 from fitkit.watch.event_trace import EventTrace, TraceRow
+from fitkit.watch.image_grid import ImageGrid
 from fitkit.watch.print_log import PrintLog
 from fitkit.watch.progress_bar import ProgressBar
 from fitkit.watch.tensorboard import TensorBoard
@@ -11,6 +12,7 @@ __all__ = [
     "Benchmark",
     "BenchmarkResult",
     "EventTrace",
+    "ImageGrid",
     "PrintLog",
     "ProgressBar",
     "TensorBoard",

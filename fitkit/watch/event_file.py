@@ -58,6 +58,25 @@ class EventFile:
         points = [self._summary.Value(tag=tag, simple_value=v) for tag, v in values.items()]
         self._write(wall_time=wall_s, step=x, summary=self._summary(value=points))
 
+    def add_image(
+        self, x: int, wall_s: float, tag: str, png: bytes, size: tuple[int, int, int]
+    ) -> None:
+        """Write a picture.
+
+        Args:
+            x: The position on the horizontal axis.
+            wall_s: When it was made, seconds since 1970.
+            tag: Its name.
+            png: The file.
+            size: Height, width, number of color channels.
+        """
+        height, width, channels = size
+        image = self._summary.Image(
+            height=height, width=width, colorspace=channels, encoded_image_string=png
+        )
+        summary = self._summary(value=[self._summary.Value(tag=tag, image=image)])
+        self._write(wall_time=wall_s, step=x, summary=summary)
+
     def flush(self) -> None:
         """Hand everything to the operating system, so that a killed process loses nothing."""
         self._records.flush()

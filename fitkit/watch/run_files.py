@@ -59,6 +59,18 @@ class RunFiles:
         tagged = {self._tags[name]: value for name, value in values.items()}
         self._try(lambda: self._file(run).add(x, wall_s, tagged))
 
+    def add_image(
+        self,
+        run: str,
+        x: int,
+        wall_s: float,
+        tag: str,
+        png: bytes,
+        size: tuple[int, int, int],
+    ) -> None:
+        """Write a picture; see `EventFile.add_image`."""
+        self._try(lambda: self._file(run).add_image(x, wall_s, self._tags[tag], png, size))
+
     def flush(self) -> None:
         """Hand everything to the operating system."""
         for file in self._files.values():
