@@ -1,5 +1,7 @@
 """The stack for a compiled model: what is chosen, what is refused, what Keras does around steps."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -297,3 +299,38 @@ def test_a_step_gets_the_batch_as_the_loader_gives_it_or_as_a_callback_changed_i
     assert given[1][0].sum() == 16
     looped(model, batches, unpack=lambda batch: (batch[1], None, None)).fit(epochs=1)
     assert len(given[2]) == 1
+
+
+def test_the_equivalents_of_validation_freq_and_initial_epoch():
+    model = made()
+    loop = FitLoop(model, BATCHES, BATCHES, callbacks=compiled(validate="2 epochs"))
+    loop.state.epoch = 3
+    history = loop.fit(epochs=4)
+    assert [row["epoch"] for row in history.rows] == [3, 4, 5, 6]
+    assert ["val_loss" in row for row in history.rows] == [False, True, False, True]
+    assert model.optimizer.iterations.value == 12
+
+
+class Endless:
+    """So many batches of an iterator that goes on in the next epoch."""
+
+    def __init__(self, batches, count):
+        self.batches, self.count = batches, count
+
+    def __iter__(self):
+        return itertools.islice(self.batches, self.count)
+
+
+def test_the_equivalent_of_steps_per_epoch():
+    def batches():
+        for i in itertools.count():
+            yield X[:4] * (i % 5), Y[:4]
+
+    keras.utils.set_random_seed(0)
+    theirs = made()
+    expected = theirs.fit(batches(), steps_per_epoch=3, epochs=2, shuffle=False, verbose=0).history
+    keras.utils.set_random_seed(0)
+    ours = made()
+    history = looped(ours, Endless(batches(), 3)).fit(epochs=2)
+    assert history["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+    assert torch.equal(ours.weights[0].value, theirs.weights[0].value)
