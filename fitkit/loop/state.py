@@ -155,7 +155,7 @@ class State:
     def __getattr__(self, name: str) -> Any:
         # Only reached when a slot is unset: a batch that nobody has looked at is gathered now.
         if name in _LAZY_FIELDS and self.pending is not None:
-            self.set_batch(self.pending.take())
+            self.gather()
             return getattr(self, name)
         event = _WRITTEN_AT.get(name)
         if event is None:
@@ -244,6 +244,24 @@ class State:
         return f"{batch}epoch {self.epoch}, after {self.num_updates} updates"
 
     # What the loop calls, through loop/lifetime.py.
+
+    def gather(self) -> None:
+        """Gather a batch that was put off; parts that a callback has written stay as they are."""
+        if self.pending is not None:
+            written = self.written()
+            self.set_batch(self.pending.take())
+            for name, value in written.items():
+                setattr(self, name, value)
+
+    def written(self) -> dict[str, Any]:
+        """Return the parts of the batch that are set, without gathering it."""
+        found: dict[str, Any] = {}
+        for name in _LAZY_FIELDS:
+            try:
+                found[name] = object.__getattribute__(self, name)
+            except AttributeError:
+                continue
+        return found
 
     def set_batch(self, batch: Any) -> None:
         """Write the batch and what it unpacks to."""

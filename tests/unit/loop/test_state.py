@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fitkit import Event, Phase, State
+from fitkit import Event, FitLoop, Phase, State, TensorLoader, TorchLoss, supervised
 from fitkit.data import Gather
 from fitkit.errors import ConfigError, UnsetError
 from fitkit.loop.lifetime import begin_batch, count_batch, end_region, frame, separate_logs
@@ -193,3 +193,31 @@ def test_last_batch_is_known_from_the_length(in_pass):
         begin_batch(in_pass, (rows(0),), index, 0.0)
         known.append(in_pass.is_last_batch)
     assert known == [False, False, True]
+
+
+def test_what_a_callback_writes_before_the_batch_is_gathered_stays(in_pass):
+    begin_batch(in_pass, Gather((rows(0, 8), rows(8, 8)), torch.arange(4)), 0, 0.0)
+    in_pass.targets = "mine"
+    assert in_pass.inputs.ravel().tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert in_pass.targets == "mine"
+
+
+@pytest.mark.parametrize("unpack", [None, lambda batch: (*batch, None)])
+def test_a_step_sees_what_a_callback_wrote_at_batch_begin(unpack):
+    data = TensorLoader(rows(0), rows(4), batch_size=2)
+    loop = FitLoop(nn.Linear(1, 1), data, unpack=unpack)
+    optimizer = torch.optim.SGD(loop.model.parameters(), lr=0.0)
+    loss = TorchLoss(nn.MSELoss(reduction="none"))
+    loop.attach(supervised(loss=loss, optimizer=optimizer))
+    pending = []
+
+    @loop.on(Event.BATCH_BEGIN)
+    def without_weight(state):
+        state.sample_weight = torch.zeros(state.batch_size)
+
+    @loop.on(Event.LOSS_READY)
+    def look(state):
+        pending.append(state.pending)
+
+    assert loop.fit(epochs=1)["loss"] == [0.0]
+    assert pending == [None, None]
