@@ -39,6 +39,7 @@ class EventBus:
         self._callbacks: list[Callback] = []
         self._hooks: Table = ()
         self._phase = Phase.TRAIN
+        self._turn: Turn | None = None
         self.version = 0
         self.turns: tuple[Turn | None, ...] = (None,)
         self.build([])
@@ -70,22 +71,23 @@ class EventBus:
             self._tables[Phase.TRAIN, turn.name] = _table(entries, Phase.TRAIN, turn)
         self._callbacks = flatten(entries)
         self.version += 1
-        self._hooks = self._tables[self._phase, None]
+        self.use(None)
 
     def use(self, turn: Turn | None) -> None:
         """Switch to the table of a turn."""
+        self._turn = turn
         self._hooks = self._tables[self._phase, turn.name if turn else None]
 
     @contextmanager
     def entered(self, phase: Phase) -> Generator[None]:
         """Switch to the tables of a phase, and back."""
-        outer, self._phase = self._phase, phase
+        outer_phase, outer_turn, self._phase = self._phase, self._turn, phase
         self.use(None)
         try:
             yield
         finally:
-            self._phase = outer
-            self.use(None)
+            self._phase = outer_phase
+            self.use(outer_turn)
 
     def hooks(self, phase: Phase, event: Event, turn: Turn | None = None) -> tuple[Hook, ...]:
         """Return the hooks that `event` calls, in order."""
@@ -142,7 +144,8 @@ def _hooks(
     if turn and event in ACTIONS[phase] and any(c in turn.callbacks for c in hooks):
         # What a turn fills itself replaces what is shared by all turns.
         hooks = [callback for callback in hooks if callback in turn.callbacks]
-    around = [callback.around[event] for callback in in_step if event in callback.around]
+    wrapping = [c for c in in_step if event in c.around and phase in c.phases]
+    around = [callback.around[event] for callback in wrapping]
     return tuple(_bound(callback, event, around) for callback in hooks)
 
 

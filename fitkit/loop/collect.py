@@ -23,22 +23,27 @@ class OutputCollector(Callback):
     phases = frozenset({Phase.PREDICT})
 
     def __init__(self) -> None:
-        self._batches: list[Any] = []
+        self._passes: list[list[Any]] = []
+        self._done: list[Any] = []
 
     def on_pass_begin(self, state: State) -> None:
-        """Forget what a pass that failed has left."""
-        self._batches = []
+        """Collect for this pass; a pass within it collects for itself."""
+        self._passes.append([])
+        state.exits.callback(self._leave)
 
     def on_batch_end(self, state: State) -> None:
         """Copy the outputs of this batch to the host."""
-        self._batches.append(map_leaves(_to_host, state.outputs))
+        self._passes[-1].append(map_leaves(_to_host, state.outputs))
 
     def take(self) -> Any:
         """Return the outputs of the pass, numpy arrays of shape (samples, ...), and forget them."""
-        batches, self._batches = self._batches, []
+        batches, self._done = self._done, []
         columns = zip(*([leaf for _, leaf in leaves(batch)] for batch in batches), strict=True)
         joined = iter([torch.cat(column).numpy() for column in columns])  # sync: never, on the CPU
         return map_leaves(lambda _: next(joined), batches[0])
+
+    def _leave(self) -> None:
+        self._done = self._passes.pop()
 
 
 def _to_host(tensor: Tensor) -> Tensor:

@@ -38,19 +38,19 @@ class Runner:
 
     def run_epochs(self, loader: Any) -> None:
         """Train until a limit is reached or somebody requests a stop."""
-        state, emit = self.state, self.bus.emit
+        state, bus = self.state, self.bus
         self._open.clear()
-        emit(Event.FIT_BEGIN)
+        bus.emit(Event.FIT_BEGIN)
         while not state.stop and (state.max_epochs is None or state.epoch < state.max_epochs):
             state.logs.clear()
-            emit(Event.EPOCH_BEGIN)
+            bus.emit(Event.EPOCH_BEGIN)
             if self.run_pass(Phase.TRAIN, loader):
                 state.num_epochs += 1
-                emit(Event.VALIDATE)
-                emit(Event.EPOCH_END)
+                bus.emit(Event.VALIDATE)
+                bus.emit(Event.EPOCH_END)
                 state.epoch += 1
-            emit(Event.SAVE)
-        emit(Event.FIT_END)
+            bus.emit(Event.SAVE)
+        bus.emit(Event.FIT_END)
 
     def run_pass(self, phase: Phase, loader: Any, *, prefix: str = "") -> bool:
         """Run all batches of `loader`; return False if a stop cut the pass short.
@@ -76,10 +76,14 @@ class Runner:
 
     def _train_batch(self) -> None:
         self._before_batch()
-        self.bus.emit(Event.BATCH_BEGIN)
+        self._begin_batch()
+        grad_scale = self.state.grad_scale
         for turn in self.bus.turns:
             if turn is None or turn.fires(self.state.num_batches):
                 self._enter(turn)
+                self.state.grad_scale = grad_scale  # each turn scales its own loss
+                if turn is not None:  # it may not have run where the window opened
+                    self.state.opens_update = turn not in self._open
                 self.run_step()
                 end_region(self.state)
                 (self._open.discard if self.state.closes_update else self._open.add)(turn)
@@ -89,12 +93,17 @@ class Runner:
         self.bus.emit(Event.BATCH_END)
         self._serve_requests()
 
+    def _begin_batch(self) -> None:
+        self.bus.emit(Event.BATCH_BEGIN)
+        if self.state.pending is not None and self.state.written():
+            self.state.gather()  # a callback has replaced a part: the step reads no lazy batch
+
     def _enter(self, turn: Turn | None) -> None:
         self.bus.use(turn)
         self.state.turn = turn.name if turn else None
 
     def _eval_batch(self) -> None:
-        self.bus.emit(Event.BATCH_BEGIN)
+        self._begin_batch()
         self.run_step()
         end_region(self.state)
         self.bus.emit(Event.BATCH_END)

@@ -66,6 +66,9 @@ class _Keras:
         return [variable.value.detach().clone() for variable in self.metric.variables]
 
     def restore(self, snapshot: list[Tensor]) -> None:
+        if len(snapshot) != len(self.metric.variables):
+            self.metric.reset_state()  # an inner pass has built it, so nothing was counted before
+            return
         with torch.no_grad():
             for variable, value in zip(self.metric.variables, snapshot, strict=True):
                 variable.value.copy_(value)
@@ -104,7 +107,7 @@ class _TorchMetrics:
             metric.update(outputs, targets)
             for name, old in before.items():
                 new = getattr(metric, name)
-                if isinstance(old, Tensor) and new is not old and new.shape == old.shape:
+                if isinstance(old, Tensor) and new is not old and _is_like(new, old):
                     old.copy_(new)
                 else:
                     before[name] = new
@@ -142,6 +145,11 @@ class _TorchMetrics:
 
     def check_device(self, device: torch.device) -> None:
         self.metric.to(device)
+
+
+def _is_like(new: Tensor, old: Tensor) -> bool:
+    """Return whether `new` can be kept in `old`: a sum of ints may have become one of floats."""
+    return new.shape == old.shape and new.dtype == old.dtype
 
 
 def _fits(value: Tensor, old: Tensor) -> bool:

@@ -174,3 +174,27 @@ def test_every_build_is_a_new_version(bus):
 def test_flatten_keeps_list_order(calls):
     a, b, c = (Named(name, calls) for name in "abc")
     assert flatten([a, Turn("t", [b]), c]) == [a, b, c]
+
+
+def test_around_holds_in_the_phases_of_its_callback(bus, calls):
+    @contextmanager
+    def entered():
+        calls.append("around")
+        yield
+
+    training = InTraining("train", [])
+    training.around = {Event.FORWARD: entered}
+    bus.build([training, Named("all", calls)])
+    with bus.entered(Phase.VAL):
+        bus.emit(Event.FORWARD)
+    assert calls == ["all"]
+
+
+def test_a_phase_within_a_turn_leaves_to_the_turn(bus, calls):
+    turn = Turn("x", [Named("x", calls)])
+    bus.build([turn])
+    bus.use(turn)
+    with bus.entered(Phase.VAL):
+        bus.emit(Event.FORWARD)
+    bus.emit(Event.FORWARD)
+    assert calls == ["x"]

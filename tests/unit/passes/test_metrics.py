@@ -155,3 +155,18 @@ def test_callbacks_can_log_beside():
     row = loop.fit(epochs=1).rows[0]
     assert row["twice"] == pytest.approx(2 * row["loss"], rel=1e-6)
     assert row["val_twice"] == pytest.approx(2 * row["val_loss"], rel=1e-6)
+
+
+def test_a_sum_of_ints_may_become_one_of_floats():
+    class Half(torchmetrics.Metric):
+        def __init__(self):
+            super().__init__()
+            self.add_state("total", torch.tensor(0))
+
+        def update(self, outputs, targets):
+            self.total = self.total + 0.5
+
+        def compute(self):
+            return self.total
+
+    assert loop_of(Half()).fit(epochs=2)["half"] == [1.5, 1.5]

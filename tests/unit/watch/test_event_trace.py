@@ -130,3 +130,15 @@ def test_two_loops_at_once():
 def test_what_is_no_size_is_refused(max_rows):
     with pytest.raises(ConfigError, match="max_rows"):
         EventTrace(max_rows)
+
+
+def test_a_trace_attached_in_a_run_sees_the_epochs_after_it():
+    trace = EventTrace()
+    loop = make_loop(num_samples=4)
+
+    @loop.on(Event.BATCH_END, once=True)
+    def begin(state):
+        loop.attach(trace)
+
+    loop.fit(3)
+    assert {row.epoch for row in trace.rows if row.event is Event.EPOCH_END} == {1, 2}
