@@ -36,7 +36,7 @@ def check_model(model: object) -> None:
 
     Raises:
         TypeError: If it is no module: a class, a function, None.
-        ConfigError: If it is a Keras model of another backend, or not built.
+        ConfigError: If it is a Keras model of another backend, or something is not built.
     """
     of_keras = is_keras(model, "Layer")  # raises if Keras has another backend
     if not isinstance(model, nn.Module):
@@ -52,6 +52,14 @@ def check_model(model: object) -> None:
             "Call it once on a batch; or model.build(input_shape), with the batch axis, for "
             "example (None, 784); or start it with keras.Input(shape)."
         )
+    inner = [m for m in model.modules() if not of_keras and is_keras(m, "Layer")]
+    if unbuilt := [name for layer in inner for name in _unbuilt_layers(layer)]:
+        raise ConfigError(
+            f"{len(unbuilt)} Keras layers of {type(model).__name__} are not built: their weights "
+            "are missing\n"
+            f"The first ones: {', '.join(map(brief, unbuilt[:3]))}.\n"
+            "Call the model once on a batch before the optimizer and the loop are made."
+        )
     lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
     if lazy:
         raise ConfigError(
@@ -62,7 +70,7 @@ def check_model(model: object) -> None:
 
 
 def _unbuilt_layers(model: Any) -> list[str]:
-    """Return the names of the layers of an unbuilt Keras model that have yet to make weights."""
+    """Return the names of the layers in an unbuilt Keras layer that have yet to make weights."""
     if model.built:
         return []
     makes_nothing = (keras().layers.Layer.build, keras().Model.build)

@@ -139,6 +139,14 @@ def test_a_lazy_torch_module():
         FitLoop(model)
 
 
+def test_a_torch_module_with_a_keras_layer_that_is_not_built():
+    model = nn.Sequential(nn.Linear(4, 3), keras.layers.Dense(1, name="head"))
+    with refused(ConfigError, "1 Keras layers of Sequential", "'head'", "once on a batch"):
+        FitLoop(model)
+    model(torch.ones(1, 4))
+    FitLoop(model)
+
+
 def test_that_the_check_of_built_models_is_what_refuses(monkeypatch):
     monkeypatch.setattr(setup, "_unbuilt_layers", lambda model: [])
     FitLoop(half_built())
