@@ -76,6 +76,8 @@ class _Begun:
 def _select(
     rows: TensorDataset, arrays: list[torch.Tensor], indices: list[Any]
 ) -> Gather | list[torch.Tensor]:
+    if type(indices) is not list:
+        indices = list(indices)  # a batch sampler may yield iterators, too
     whole = set(map(type, indices)) in _WHOLE
     if not whole or min(indices) < 0 or max(indices) >= len(rows):
         return _collate([rows[item] for item in indices])

@@ -38,6 +38,13 @@ class EagerSizes:
         return iter([torch.randperm(23)[:4].tolist() for _ in range(3)])
 
 
+class OneShot:
+    """A batch sampler whose batches can be read once."""
+
+    def __iter__(self):
+        return (iter(indices) for indices in ([3, 1], [4, 1, 5]))
+
+
 def seeded():
     return torch.Generator().manual_seed(5)
 
@@ -77,6 +84,7 @@ LOADERS = {
     ),
     "numpy indices": lambda: DataLoader(ROWS, batch_sampler=[np.array([2, 7]), list(np.arange(5))]),
     "other indices": lambda: DataLoader(ROWS, batch_sampler=[np.array([1], "int32"), [True, True]]),
+    "iterators": lambda: DataLoader(ROWS, batch_sampler=OneShot()),
     "pin_memory": lambda: DataLoader(ROWS, batch_size=4, pin_memory=torch.cuda.is_available()),
     "one tensor": lambda: DataLoader(TensorDataset(Y), batch_size=4, shuffle=True),
 }
