@@ -176,6 +176,15 @@ def test_class_indices_of_keras_losses(loss, shift):
         loop.fit(epochs=1)
 
 
+def test_keras_ignores_no_class_index_by_itself():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
+    loader = batches(X, torch.full_like(CLASSES, -100))
+    stack = supervised(loss="sparse_categorical_crossentropy", optimizer="sgd")
+    loop = FitLoop(model, loader, callbacks=stack)
+    with refused(DataError, "from -100", "3 classes", model=model, loader=loader):
+        loop.fit(epochs=1)
+
+
 @pytest.mark.parametrize("loss", [nn.BCELoss(), nn.functional.binary_cross_entropy_with_logits])
 def test_whole_numbers_as_targets_of_a_binary_loss(loss):
     loop = loop_of(loader=batches(X, (Y > 0).long()), loss=loss)

@@ -7,6 +7,7 @@ from torch import nn
 from fitkit import (
     Backward,
     Callback,
+    DataError,
     Event,
     FitLoop,
     Forward,
@@ -97,6 +98,22 @@ def test_loss_weighs_samples_as_keras_does():
     loop.fit(max_steps=1)
     expected = sum(e * s for e, s in zip(errors, weights.tolist(), strict=True)) / 4
     assert loop.state.logs["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_weights_of_shape_batch_by_one_weigh_samples_too():
+    x, y = torch.ones(4, 1), torch.tensor([[0.0], [1.0], [2.0], [3.0]])
+    weights, loss = torch.tensor([1.0, 0.0, 2.0, 1.0]), nn.MSELoss(reduction="none")
+    model = nn.Linear(1, 1)
+    flat = loop_of(model, x, y, weights, loss=loss).evaluate(TensorLoader(x, y, weights))
+    column = TensorLoader(x, y, weights.unsqueeze(1))
+    assert loop_of(model, x, y, loss=loss).evaluate(column) == flat
+
+
+def test_weights_that_are_not_one_per_sample_are_refused():
+    x, y = torch.ones(4, 1), torch.ones(4, 1)
+    loop = loop_of(nn.Linear(1, 1), x, y, torch.ones(4, 4), loss=nn.MSELoss(reduction="none"))
+    with pytest.raises(DataError, match=r"Tensor\[4, 4\].* for 4 samples.*\n.*one weight per"):
+        loop.fit(epochs=1)
 
 
 def test_unreduced_loss_without_weights_is_averaged():
