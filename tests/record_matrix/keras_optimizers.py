@@ -90,7 +90,7 @@ SCHEDULES = {
         0.001, 8, warmup_target=0.01, warmup_steps=4
     ),
     "CosineDecayRestarts": lambda: S.CosineDecayRestarts(0.01, 3),
-    "a schedule with `if step < 3`": Stairs,
+    "a schedule with an if": Stairs,
     "a callable": lambda: lambda: 0.01,
 }
 
