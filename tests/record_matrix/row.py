@@ -70,13 +70,15 @@ class Verdict:
 
 def judge(row: Row) -> Verdict:
     """Run a row both ways from the same seed and compare everything that moved."""
-    try:
-        eager = _run(row, None)
-    except AssertionError as error:
-        if "capturable" not in str(error):
-            raise
-        return Verdict("needs CUDA", 0.0, "torch has this variant on accelerators only")
-    recorded = _run(row, Record("interpret"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of refusals, and of what metrics keep in memory
+        try:
+            eager = _run(row, None)
+        except AssertionError as error:
+            if "capturable" not in str(error):
+                raise
+            return Verdict("needs CUDA", 0.0, "torch has this variant on accelerators only")
+        recorded = _run(row, Record("interpret"))
     difference = _difference(eager, recorded)
     outcome, reason = _outcome(recorded.record)
     if not difference <= ROUNDING:
@@ -98,9 +100,7 @@ def _run(row: Row, record: Record | None) -> Run:
     loop.on(Event.EPOCH_END)(lambda state: run.logs.append(dict(state.logs)))
     if record is not None:
         loop.attach(record)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        loop.fit(epochs=EPOCHS)
+    loop.fit(epochs=EPOCHS)
     run.state = [tensor.detach().clone() for tensor in _state(training)]
     run.losses = [loss.detach().clone() for loss in run.losses]
     return run
