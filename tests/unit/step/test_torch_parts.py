@@ -112,7 +112,7 @@ def test_weights_of_shape_batch_by_one_weigh_samples_too():
 def test_weights_that_are_not_one_per_sample_are_refused():
     x, y = torch.ones(4, 1), torch.ones(4, 1)
     loop = loop_of(nn.Linear(1, 1), x, y, torch.ones(4, 4), loss=nn.MSELoss(reduction="none"))
-    with pytest.raises(DataError, match=r"Tensor\[4, 4\].* for 4 samples.*\n.*one weight per"):
+    with pytest.raises(DataError, match=r"Tensor\[4, 4\].*expected \(4,\)\n.*one weight per"):
         loop.fit(epochs=1)
 
 
