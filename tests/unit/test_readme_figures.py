@@ -29,13 +29,31 @@ GUIDE = {
     "machine": MACHINE,
 }
 DISPATCH = {"rows": [{"listeners": 5, "emit": 855.4, "loop": 778.7}], "machine": MACHINE}
+RECORD = {
+    "MLP, 1 thread": COMPARED,
+    "agreement": {
+        "MLP": {"weights": 5e-5, "momentum": 1e-6, "velocity": 4e-5},
+        "CNN": {"weights": 2e-3, "momentum": 1e-7, "velocity": 1e-7},
+    },
+    "peak_memory_ratio": {"ratio": 0.976},
+    "first_use": {
+        "this process": {"trace_s": 0.42, "compile_s": 9.8},
+        "second process": {"trace_s": 0.4, "compile_s": 2.04},
+    },
+}
 
 
 @pytest.mark.parametrize(
     ("name", "result", "expected"),
     [
-        ("record", COMPARED, "| record | fitkit | 1,800 | 2,000 | 0.900 (0.880 to 0.930) |"),
-        ("overhead", {"torch": COMPARED}, "| torch | fitkit | 1,800 | 2,000 | 0.900 (0.880 to"),
+        ("gan", COMPARED, "| gan | fitkit | 1,800 | hand loop | 2,000 | 0.900 (0.880 to 0.930) |"),
+        (
+            "overhead",
+            {"torch": COMPARED},
+            "| torch | fitkit | 1,800 | hand loop | 2,000 | 0.900 (0.880 to",
+        ),
+        ("record", RECORD, "all networks: weights 2e-03, momentum 1e-06, velocity 4e-05. Peak"),
+        ("record", RECORD, "compile 9.8 s, or 2.0 s where an earlier process"),
         ("guide_mnist", GUIDE, "in 2 of 2 seeds the weights equal those of the hand loop"),
         ("dispatch", DISPATCH, "| 5 | 855 | 779 |"),
     ],
