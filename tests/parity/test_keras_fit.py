@@ -110,7 +110,14 @@ REASONS = {
     "train_step_of_the_base": "publishes a host value",
 }
 # Keras's SGD adds with alpha=tensor, which a recorded step multiplies first: another rounding.
-TO_ROUNDING = {"sgd_momentum", "sgd_nesterov", "clipnorm", "clipvalue", "loss_scale_factor"}
+TO_ROUNDING = {
+    "ema_overwrite",
+    "sgd_momentum",
+    "sgd_nesterov",
+    "clipnorm",
+    "clipvalue",
+    "loss_scale_factor",
+}
 QUICK = {
     *("functional", "dict_outputs", "batch_normalization", "dropout", "add_loss", "class_weight"),
     *("use_ema", "gradient_accumulation", "mixed_float16_with_overflow", "sample_weight_by_output"),
