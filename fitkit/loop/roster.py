@@ -30,6 +30,7 @@ class Roster:
         self.entries: list[Entry] = []
         self._num_own = 0
         self._changes: list[Callable[[], None]] = []
+        self._joining: list[Entry] = []
 
     @property
     def callbacks(self) -> list[Callback]:
@@ -54,9 +55,11 @@ class Roster:
             ConfigError: If a callback is attached twice, or two turns have one name.
         """
         new = list(self._expanded(given))
-        _check_unique(flatten([*self.given, *new]))
-        _check_turns([*self.given, *new])
+        everyone = [*self.given, *self._joining, *new]
+        _check_unique(flatten(everyone))
+        _check_turns(everyone)
         if running:
+            self._joining += new
             self._changes.append(lambda: self._join(new))
         else:
             self._add(new)
@@ -89,10 +92,17 @@ class Roster:
             change()
 
     def _join(self, new: list[Entry]) -> None:
+        for entry in new:
+            self._joining.remove(entry)
         self._add(new)
         if not self._loop.running:
             return
-        self._loop.check(Phase.TRAIN)
+        try:
+            self._loop.check(Phase.TRAIN)
+        except ConfigError:
+            for entry in new:  # else no later run could begin
+                self._remove(entry)
+            raise
         for callback in flatten(new):
             self._loop.session.open(callback)
             for event in _OPENING:

@@ -1,6 +1,8 @@
 """Attaching and detaching, before and in the middle of a run."""
 
-from fitkit import Callback, Event, Stack
+import pytest
+
+from fitkit import Callback, ConfigError, Event, Stack, ZeroGrad
 from tests.unit.loop.helpers import loader, make_loop, recorder
 
 BATCH = ["BATCH_BEGIN", "BATCH_END"]
@@ -129,3 +131,29 @@ def test_a_callback_may_join_during_evaluate():
 
     loop.evaluate()
     assert late in loop.callbacks
+
+
+def test_what_is_about_to_join_cannot_be_attached_again():
+    late = recorder(Event.BATCH_END)
+    loop = make_loop()
+
+    @loop.on(Event.BATCH_END, once=True)
+    def attach_twice(state):
+        loop.attach(late)
+        with pytest.raises(ConfigError, match="are the same Recorder instance"):
+            loop.attach(late)
+
+    loop.fit(epochs=1)
+    assert loop.callbacks.count(late) == 1
+
+
+def test_what_cannot_join_a_run_is_not_left_behind():
+    loop = make_loop()
+
+    @loop.on(Event.BATCH_END, once=True)
+    def attach_another(state):
+        loop.attach(ZeroGrad())
+
+    with pytest.raises(ConfigError, match="ZERO_GRAD is filled twice"):
+        loop.fit(epochs=1)
+    assert len(loop.fit(epochs=1)) == 1
