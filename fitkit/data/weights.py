@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,8 @@ from fitkit.data.unpack import default_unpack, describe
 from fitkit.errors import ConfigError, DataError, brief
 
 __all__ = ["ClassWeights", "SampleWeights"]
+
+_NUMBERS = (int, float, np.integer, np.floating)
 
 
 class SampleWeights(LoaderWrapper):
@@ -103,7 +106,7 @@ class ClassWeights(LoaderWrapper):
         # One entry more than classes: what is not named.
         self._table = torch.ones(max(weights, default=-1) + 2)
         for index, weight in weights.items():
-            self._table[index] = weight
+            self._table[index] = as_tensor(weight)
         self._of: tuple[Any, Tensor] | None = None  # targets of all rows, and their weights
 
     def adapt(self, item: Gather | Structure) -> Gather | Structure:
@@ -146,13 +149,16 @@ def _check_length(weights: Tensor, targets: Tensor | None) -> None:
 
 def _check_classes(weights: Mapping[Any, Any]) -> None:
     for index, weight in weights.items():
-        whole = isinstance(index, int) and index >= 0
-        if not whole or not isinstance(weight, int | float) or not weight >= 0:
+        if not (_at_least_0(index, (int, np.integer)) and _at_least_0(weight, _NUMBERS)):
             raise ConfigError(
                 f"ClassWeights got {brief(index)}: {brief(weight)}, expected a class index and its "
                 "weight\n"
                 "Give indices from 0 and weights of at least 0: {0: 1.0, 1: 5.0}."
             )
+
+
+def _at_least_0(value: Any, kinds: tuple[type, ...]) -> bool:
+    return isinstance(value, kinds) and value >= 0
 
 
 def _check_targets(targets: Any) -> None:

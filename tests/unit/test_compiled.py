@@ -146,6 +146,13 @@ def test_the_mode_of_the_model_is_put_back():
     assert model.training
 
 
+def test_passes_run_where_the_model_is_whatever_device_keras_would_take():
+    loop = looped(made(optimizer="adam"), BATCHES, BATCHES)
+    with keras.device("meta"):
+        assert loop.fit(epochs=1)["val_mae"][0] > 0
+        assert loop.predict(BATCHES).shape == (10, 1)
+
+
 @pytest.mark.filterwarnings("ignore:.*jit_compile")
 @pytest.mark.parametrize("option", [{"jit_compile": True}, {"steps_per_execution": 4}])
 def test_options_that_need_record(option):

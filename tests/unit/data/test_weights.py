@@ -84,6 +84,11 @@ def test_columns_and_unknown_classes():
     assert torch.equal(weights_of(ClassWeights(KINDS["list"](), {})), torch.ones(10))
 
 
+def test_classes_and_weights_of_numpy():
+    weights = dict(zip(np.arange(3), np.array([0.5, 1.0, 4.0], "float32"), strict=True))
+    assert torch.equal(weights_of(ClassWeights(KINDS["list"](), weights)), EXPECTED)
+
+
 def test_length_and_epoch_are_those_of_the_loader():
     loader = TensorLoader(X, Y, batch_size=4, shuffle=True)
     wrapped = ClassWeights(loader, CLASSES)
