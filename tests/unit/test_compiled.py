@@ -341,3 +341,9 @@ def test_the_equivalent_of_steps_per_epoch():
     history = looped(ours, Endless(batches(), 3)).fit(epochs=2)
     assert history["loss"] == pytest.approx(expected["loss"], rel=1e-6)
     assert torch.equal(ours.weights[0].value, theirs.weights[0].value)
+
+
+def test_a_validation_by_actions_leaves_a_recorded_train_step_valid():
+    loop = FitLoop(made(Steps), BATCHES, BATCHES, callbacks=[compiled(), Record("interpret")])
+    loop.fit(epochs=3)
+    assert loop.record_report().count("train, batch of 4") == 1
