@@ -23,6 +23,7 @@ __all__ = [
     "ignores_training",
     "is_keras",
     "keras",
+    "keras_layers_of",
     "modules_of",
     "optimizer_knows",
     "overrides",
@@ -141,6 +142,13 @@ def overrides(model: Any, method: str) -> bool:
     """Return whether a Keras model, or its class, has a `method` other than `keras.Model`'s."""
     own: Any = getattr(cast(Any, type(model)), method)
     return method in vars(model) or own is not getattr(keras().Model, method)
+
+
+def keras_layers_of(model: nn.Module) -> list[Any]:
+    """Return the outermost Keras layers: the model itself, or those a torch module holds."""
+    if is_keras(model, "Layer"):
+        return [model]
+    return [layer for child in model.children() for layer in keras_layers_of(child)]
 
 
 def ignores_training(model: Any) -> bool:

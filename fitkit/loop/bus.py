@@ -135,7 +135,9 @@ def _table(entries: Iterable[Entry], phase: Phase, turn: Turn | None) -> Table:
 def _hooks(
     event: Event, everyone: list[Callback], in_step: list[Callback], phase: Phase, turn: Turn | None
 ) -> tuple[Hook, ...]:
-    listeners = in_step if event in REGION[Phase.TRAIN] else everyone
+    # Turns are parts of a training batch: in other passes their callbacks have nothing to do.
+    of_turns = event in REGION[Phase.TRAIN] or (event in _IN_PASS and phase is not Phase.TRAIN)
+    listeners = in_step if of_turns else everyone
     if event in _IN_PASS:
         listeners = [callback for callback in listeners if phase in callback.phases]
     if event in REGION[Phase.TRAIN] and event not in REGION[phase]:

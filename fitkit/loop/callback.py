@@ -98,7 +98,7 @@ class Callback:
         """Called before the first batch of a pass."""
 
     def on_batch_begin(self, state: State) -> None:
-        """Called when the batch is on the device; may change it or add to `state.extra`."""
+        """Called when the batch is on the device; may write what was unpacked, and extra."""
 
     def on_zero_grad(self, state: State) -> None:
         """Clear the gradients [action]."""

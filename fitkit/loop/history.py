@@ -59,7 +59,7 @@ class History(Callback):
 
     def on_fit_end(self, state: State) -> None:
         """Add what a pass that was stopped half-way has logged."""
-        if state.logs and (not self.rows or self.rows[-1]["num_updates"] < state.num_updates):
+        if state.logs and state.num_updates > (self.rows[-1]["num_updates"] if self.rows else 0):
             self._add(state)
 
     def _add(self, state: State) -> None:

@@ -96,11 +96,11 @@ def count_turn(state: State) -> None:
         state.turn_updates[state.turn] = state.turn_updates.get(state.turn, 0) + 1
 
 
-def count_batch(state: State) -> None:
-    """Count the training batch that has run."""
+def count_batch(state: State, *, updated: bool) -> None:
+    """Count the training batch that has run, and the window it closed if any turn ran in it."""
     state.num_batches += 1
     state.num_samples += state.batch_size
-    state.num_updates += state.closes_update
+    state.num_updates += updated and state.closes_update
 
 
 @contextmanager

@@ -77,18 +77,18 @@ class Runner:
     def _train_batch(self) -> None:
         self._before_batch()
         self._begin_batch()
-        grad_scale = self.state.grad_scale
-        for turn in self.bus.turns:
-            if turn is None or turn.fires(self.state.num_batches):
-                self._enter(turn)
-                self.state.grad_scale = grad_scale  # each turn scales its own loss
-                if turn is not None:  # it may not have run where the window opened
-                    self.state.opens_update = turn not in self._open
-                self.run_step()
-                end_region(self.state)
-                (self._open.discard if self.state.closes_update else self._open.add)(turn)
+        grad_scale, num_batches = self.state.grad_scale, self.state.num_batches
+        turns = [turn for turn in self.bus.turns if turn is None or turn.fires(num_batches)]
+        for turn in turns:
+            self._enter(turn)
+            self.state.grad_scale = grad_scale  # each turn scales its own loss
+            if turn is not None:  # it may not have run where the window opened
+                self.state.opens_update = turn not in self._open
+            self.run_step()
+            end_region(self.state)
+            (self._open.discard if self.state.closes_update else self._open.add)(turn)
         self.bus.use(None)
-        count_batch(self.state)
+        count_batch(self.state, updated=bool(turns))
         stop_if_spent(self.state)
         self.bus.emit(Event.BATCH_END)
         self._serve_requests()

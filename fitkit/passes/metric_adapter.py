@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any, Protocol, cast
 
 import torch
@@ -130,10 +131,20 @@ class _TorchMetrics:
             if isinstance(old, Tensor) and old.device == new.device and _fits(new, old):
                 setattr(self.metric, name, old.copy_(new))
 
+    @property
+    def _is_wrapper(self) -> bool:
+        """Whether it keeps its values in metrics of its own, such as MinMaxMetric."""
+        return any(hasattr(child, "_defaults") for child in self.metric.children())
+
     def snapshot(self) -> dict[str, Any]:
+        if self._is_wrapper:
+            return deepcopy(cast("dict[str, Any]", vars(self.metric)))
         return {name: _copied(value) for name, value in self.metric.metric_state.items()}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
+        if self._is_wrapper:
+            cast("dict[str, Any]", vars(self.metric)).update(snapshot)
+            return
         for name, value in snapshot.items():
             old = getattr(self.metric, name)
             setattr(self.metric, name, old.copy_(value) if isinstance(value, Tensor) else value)

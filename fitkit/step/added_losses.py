@@ -1,10 +1,10 @@
 """LOSS_READY: what Keras layers add to the loss."""
 
-from typing import final
+from typing import Any, final
 
 import torch
 
-from fitkit.interop import is_keras
+from fitkit.interop import keras_layers_of
 from fitkit.loop.callback import Callback
 from fitkit.loop.events import Phase
 from fitkit.loop.state import State
@@ -17,7 +17,7 @@ class AddedLosses(Callback):
     """Add `add_loss` values and regularizers of a Keras model to the loss, one after the other.
 
     `model.losses` is read exactly once per step, because each read computes the regularizers
-    anew. For a torch module nothing happens.
+    anew. Of a torch module the Keras layers it holds are asked.
 
     Reads:  state.model, state.loss.
     Writes: state.loss, shape (); state.losses["added"], the sum of what was added, if anything.
@@ -42,18 +42,18 @@ class AddedLosses(Callback):
     phases = frozenset({Phase.TRAIN, Phase.VAL})
 
     def __init__(self) -> None:
-        self._is_keras = False
+        self._layers: list[Any] = []
 
     def on_pass_begin(self, state: State) -> None:
-        """Ask once per pass whether the model can have added losses."""
-        self._is_keras = is_keras(state.model, "Layer")
+        """List once per pass who can have added losses."""
+        self._layers = keras_layers_of(state.model)
 
     def on_loss_ready(self, state: State) -> None:
         """Add the losses of the forward pass that just ran."""
-        added = state.model.losses if self._is_keras else ()
+        added = [loss for layer in self._layers for loss in layer.losses]
         if not added:
             return
         with torch.no_grad():  # to be looked at only; its graph would cost as much as the sum
-            state.losses["added"] = torch.stack(list(added)).sum()
+            state.losses["added"] = torch.stack(added).sum()
         for loss in added:  # in this order, as Keras does: a sum of floats depends on it
             state.loss = state.loss + loss

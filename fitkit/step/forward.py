@@ -1,5 +1,6 @@
 """FORWARD."""
 
+import warnings
 from collections.abc import Mapping
 from inspect import signature
 from typing import Any, cast, final
@@ -7,7 +8,7 @@ from typing import Any, cast, final
 from fitkit.data import describe
 from fitkit.data.structure import leaves
 from fitkit.errors import DataError
-from fitkit.interop import ignores_training, is_keras
+from fitkit.interop import ignores_training, is_keras, keras_layers_of
 from fitkit.loop.callback import Callback
 from fitkit.loop.events import Phase
 from fitkit.loop.state import State
@@ -32,7 +33,8 @@ class Forward(Callback):
     Writes: state.outputs, whatever the model gives.
     Logs:   nothing.
     Syncs:  never by itself; some Keras layers do (seeded Dropout, masked RNNs).
-    Raises: DataError if the model fails on inputs of another dtype than its weights.
+    Raises: DataError if the model fails on inputs of another dtype than its weights. Warns of Keras
+        layers inside a torch module whose forward() must tell them of training.
 
     Example:
         ```python
@@ -53,6 +55,8 @@ class Forward(Callback):
         """Ask once per pass how the model is called."""
         self._is_keras = is_keras(state.model, "Layer")
         self._tells_training = self._is_keras and not ignores_training(state.model)
+        if not self._is_keras and state.phase is Phase.TRAIN:
+            _warn_of_untold(state.model)
         if self._tells_training and self._like_fit:
             self._tells_training = state.model._call_has_training_arg
 
@@ -75,6 +79,19 @@ class Forward(Callback):
         if isinstance(inputs, list | tuple):
             return model(*inputs)
         return model(inputs)
+
+
+def _warn_of_untold(model: Any) -> None:
+    """Warn of Keras layers in a torch module that train as if they predicted."""
+    untold = [layer for layer in keras_layers_of(model) if not ignores_training(layer)]
+    if untold:
+        warnings.warn(
+            f"{type(model).__name__} holds Keras layers that must be told of training, first "
+            f"'{untold[0].name}'\n"
+            "model.train() changes nothing for them: call them with training=self.training in "
+            "forward(), as Dropout and BatchNormalization of Keras need it.",
+            stacklevel=2,
+        )
 
 
 def _explain(model: Any, inputs: Any, error: Exception) -> None:

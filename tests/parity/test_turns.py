@@ -100,3 +100,14 @@ def test_optimizers_of_all_turns_together_must_hold_every_weight():
     turn = turns_of(model, 1)[0]
     with pytest.warns(UserWarning, match="leaves out 2 trainable parameters"):
         FitLoop(model, train, callbacks=[*shared, turn]).fit(max_steps=1)
+
+
+def test_a_batch_without_a_turn_counts_no_update():
+    model, train, _ = ours.seeded(Halves, 300)
+    model.low.requires_grad_(False)
+    shared = [callback() for callback in SHARED]
+    rare = Turn("rare", [TorchLoss(square_error), TorchStep(optimizers(model)[1])], every=4)
+    loop = FitLoop(model, train, callbacks=[*shared, rare])
+    loop.fit(epochs=1)
+    assert loop.state.num_batches == 10
+    assert loop.state.num_updates == loop.state.turn_updates["rare"] == 2

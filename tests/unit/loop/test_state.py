@@ -141,7 +141,7 @@ def test_counters(in_pass):
     for index, closes in enumerate([False, True, True]):
         begin_batch(in_pass, (rows(0, 4 - index), rows(0, 4 - index)), index, 0.0)
         in_pass.closes_update = closes
-        count_batch(in_pass)
+        count_batch(in_pass, updated=True)
     assert (in_pass.num_batches, in_pass.num_samples, in_pass.num_updates) == (3, 9, 2)
 
 

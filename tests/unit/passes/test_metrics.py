@@ -15,8 +15,11 @@ from fitkit import (
     TensorLoader,
     TorchLoss,
     TorchStep,
+    TrainMode,
+    Turn,
     Validate,
     ZeroGrad,
+    supervised,
 )
 from tests.unit.loop.helpers import loader, make_loop
 
@@ -170,3 +173,33 @@ def test_a_sum_of_ints_may_become_one_of_floats():
             return self.total
 
     assert loop_of(Half()).fit(epochs=2)["half"] == [1.5, 1.5]
+
+
+def test_a_wrapper_of_torchmetrics_keeps_its_values_over_a_validation_in_mid_pass():
+    def run(validate):
+        torch.manual_seed(0)
+        model = nn.Linear(1, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        metric = {"mse": torchmetrics.MinMaxMetric(torchmetrics.MeanSquaredError())}
+        stack = supervised(
+            loss=nn.MSELoss(), optimizer=optimizer, metrics=metric, validate=validate
+        )
+        x = torch.arange(8.0)[:, None]
+        val = TensorLoader(x + 100, x, batch_size=4)
+        loop = FitLoop(model, TensorLoader(x, x, batch_size=2), val, callbacks=stack)
+        return {k: v for k, v in loop.fit(epochs=1).rows[0].items() if not k.startswith("val_")}
+
+    assert run(validate=2) == run(validate="9 epochs")
+
+
+def test_metrics_of_a_turn_log_nothing_in_validation():
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x = torch.ones(4, 1)
+    train, forward, loss = TrainMode(), Forward(), TorchLoss(nn.MSELoss())
+    turn = Turn("only", [ZeroGrad(), Backward(), TorchStep(optimizer), Metrics()])
+    loop = FitLoop(model, TensorLoader(x, x), TensorLoader(x, x))
+    loop.attach(train, forward, loss, turn, Validate())
+    row = loop.fit(epochs=1).rows[0]
+    assert "only_loss" in row
+    assert not [name for name in row if name.startswith("val_")]
