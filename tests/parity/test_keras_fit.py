@@ -119,9 +119,9 @@ TO_ROUNDING = {
     "loss_scale_factor",
 }
 QUICK = {
-    *("functional", "dict_outputs", "batch_normalization", "dropout", "add_loss", "class_weight"),
-    *("use_ema", "gradient_accumulation", "mixed_float16_with_overflow", "sample_weight_by_output"),
-    *("adamw_with_schedule", "own_train_step", "own_test_step", "own_compute_metrics", *REASONS),
+    *("batch_normalization", "dropout", "add_loss", "class_weight", "gradient_accumulation"),
+    *("mixed_float16_with_overflow", "adamw_with_schedule", "own_train_step"),
+    *("own_compute_metrics", *REASONS),
 }
 
 
