@@ -1,5 +1,6 @@
 """Pass: drop results that nobody reads."""
 
+from fitkit.record.passes.writes import eliminate_unread
 from fitkit.record.step_graph import StepGraph
 
 
@@ -10,7 +11,7 @@ def drop_unread(step: StepGraph) -> None:
     (dropping one would shift all later ones).
     """
     graph = step.module.graph
-    graph.eliminate_dead_code()
+    eliminate_unread(graph)
     for i, node in reversed(list(enumerate(step.placeholders))):
         if i >= step.num_inputs and not node.users:
             graph.erase_node(node)

@@ -3,7 +3,7 @@
 from torch import Tensor, fx
 
 from fitkit.record.passes.purity import compute, is_pure
-from fitkit.record.passes.writes import owners, written
+from fitkit.record.passes.writes import eliminate_unread, owners, written
 from fitkit.record.step_graph import StepGraph
 
 # A folded tensor lives as long as the program; an op that makes a larger one stays in the step.
@@ -27,7 +27,7 @@ def fold_constants(step: StepGraph) -> None:
         constant.meta.update(node.meta)
         for user in users:
             user.replace_input_with(node, constant)
-    graph.eliminate_dead_code()
+    eliminate_unread(graph)
     step.module.recompile()
 
 

@@ -46,6 +46,15 @@ def _owner(
     return owner[aliased[0][0]] if shares else node
 
 
+def eliminate_unread(graph: fx.Graph) -> None:
+    """Remove operations without readers, but no write and no random draw."""
+    graph.eliminate_dead_code(is_impure_node=lambda n: n.is_impure() or _is_training_norm(n))
+
+
+def _is_training_norm(node: fx.Node) -> bool:
+    return node.target in _BATCH_NORMS and bool(node.args[5])
+
+
 def written_placeholders(graph: fx.Graph) -> list[fx.Node]:
     """Return the placeholders whose tensor a run of the graph changes, in order."""
     changed = written(graph)
@@ -59,7 +68,7 @@ def _aliased(node: fx.Node) -> Iterator[tuple[fx.Node, bool]]:
         # getitem on a list of results: each result is its own memory or its argument's.
         yield from ((arg, False) for arg in node.all_input_nodes[:1] if node.op == "call_function")
         return
-    if node.target in _BATCH_NORMS and node.args[5]:
+    if _is_training_norm(node):
         yield from ((arg, True) for arg in node.args[3:5] if isinstance(arg, fx.Node))
     for i, parameter in enumerate(schema.arguments):
         if parameter.alias_info is None:

@@ -9,6 +9,7 @@ from fitkit.record.passes import (
     fold_constants,
     functionalize,
     realize_scalars,
+    simplify,
 )
 from fitkit.record.passes.writes import written_placeholders
 
@@ -102,6 +103,19 @@ def test_unread_results_go_but_writes_and_draws_stay():
     assert "aten.exp.default" not in _targets(step)
     assert any("add_" in t for t in _targets(step))
     assert any("rand" in t for t in _targets(step))
+
+
+def test_batch_norm_nobody_reads_moves_its_statistics():
+    norm = torch.nn.BatchNorm1d(3)
+
+    def region(batch):
+        norm(batch[0])
+        return [batch[0].sum()]
+
+    step = trace(region, (X,))
+    simplify(step)
+    _run(step)
+    assert torch.allclose(norm.running_mean, 0.1 * X.mean(0))
 
 
 def test_state_nobody_reads_is_let_go():
