@@ -88,10 +88,16 @@ def written_state(step: StepGraph) -> list[Tensor]:
 def _differ(replay: Tensor, eager: Tensor, before: Tensor, *, exact: bool) -> bool:
     if exact and not eager.is_floating_point():
         return not torch.equal(replay, eager)
-    a, b, old = (t.detach().double() for t in (replay, eager, before))
-    error = torch.nan_to_num((a - b).abs()).amax() if a.numel() else torch.zeros(())
-    rounding = _ROUNDING * b.abs().amax() if b.numel() else 0.0
-    tolerance = _TOLERANCE_0D if a.dim() == 0 else _TOLERANCE
+    a, b, old = (t.detach().double().flatten() for t in (replay, eager, before))
+    odd = ~(a.isfinite() & b.isfinite())
+    if not torch.equal(a[odd].nan_to_num(0.5), b[odd].nan_to_num(0.5)):
+        return True  # what is infinite or no number is so both ways
+    a, b, old = (t[~odd] for t in (a, b, old.nan_to_num(0.0, 0.0, 0.0)))
+    if not len(a):
+        return False
+    error = (a - b).abs().amax()
+    rounding = _ROUNDING * b.abs().amax()
+    tolerance = _TOLERANCE_0D if eager.dim() == 0 else _TOLERANCE
     # Interpreted programs differ only where `alpha=tensor` was rewritten, by a rounding.
     allowed = rounding if exact else rounding + tolerance * (b - old).abs().amax()
     return bool(error > allowed)  # sync: log2(replays) times

@@ -230,8 +230,8 @@ def test_a_divisor_from_a_masked_shape_is_refused():
 class Sabotage(Callback):
     """Before replay number `at`, the program becomes another one."""
 
-    def __init__(self, record, at):
-        self.record, self.at = record, at
+    def __init__(self, record, at, error=1e-2):
+        self.record, self.at, self.error = record, at, error
         self.tampered = []
 
     def on_batch_begin(self, state):
@@ -239,22 +239,23 @@ class Sabotage(Callback):
             program = recording.program
             if program and program.num_replays == self.at - 1 and program not in self.tampered:
                 self.tampered.append(program)
-                program._run = _wrong(program._run, next(state.model.parameters()))
+                program._run = _wrong(program._run, next(state.model.parameters()), self.error)
 
 
-def _wrong(run, weight):
+def _wrong(run, weight, error):
     def wrong(inputs):
         result = run(inputs)
-        weight.add_(1e-2)
+        weight.add_(error)
         return result
 
     return wrong
 
 
+@pytest.mark.parametrize("error", [1e-2, float("nan"), float("inf")])
 @pytest.mark.parametrize("at", [2, 4, 8])
-def test_the_audit_catches_a_program_gone_wrong_and_keeps_the_eager_result(at):
+def test_the_audit_catches_a_program_gone_wrong_and_keeps_the_eager_result(at, error):
     eager, record = loops.run(_torch(), None), Record("interpret")
-    result = loops.run(lambda: _torch()().attach(Sabotage(record, at)), record)
+    result = loops.run(lambda: _torch()().attach(Sabotage(record, at, error)), record)
     assert loops.same(eager, result)
     assert "differs from the eager step" in result.warnings[0]
     assert "state tensor of shape (8, 6)" in result.warnings[0]
