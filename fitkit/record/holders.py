@@ -24,7 +24,7 @@ Items = dict[Any, Any]
 Container = dict[Any, Any] | list[Any] | deque[Any] | set[Any]
 
 SCALARS = (int, float, bool, str, type(None), complex, bytes)
-_MAX_ITEMS = 64
+_MAX_ITEMS = 4096
 _GONE = object()
 
 
@@ -184,7 +184,7 @@ class ContainerHolder(Holder):
     def read(self) -> Values:
         """Return the values a program depends on, as they are now."""
         held = self._container
-        values = tuple(held.values()) if isinstance(held, dict) else tuple(held)
+        values = (*held.values(), *held) if isinstance(held, dict) else tuple(held)
         return values if len(values) <= _MAX_ITEMS else (len(values), *values[:_MAX_ITEMS])
 
     def items(self) -> Items:

@@ -28,6 +28,8 @@ UNWATCHED = (
 )
 # Private, but it is what `optimizer.learning_rate = schedule_or_function` sets.
 _KERAS_RATE = "_learning_rate"
+# Private, but it is what `layer.trainable = False` sets; a layer may have no weights that tell.
+_KERAS_TRAINABLE = "_trainable"
 
 
 def is_watched(thing: Any) -> bool:
@@ -57,8 +59,8 @@ def counted_names(thing: Any, package: str) -> list[str] | None:
 
 
 def _is_public(name: str, value: object) -> bool:
-    return name == _KERAS_RATE or (
-        name[0] != "_" and (isinstance(value, SCALARS) or callable(value))
+    return name in (_KERAS_RATE, _KERAS_TRAINABLE) or (
+        name[0] != "_" and (isinstance(value, (*SCALARS, tuple)) or callable(value))
     )
 
 

@@ -41,7 +41,8 @@ from fitkit.record.ownership import (
 __all__ = ["Reach"]
 
 # Private dicts of modules whose items count: `module.weight = ...`, hooks that join or leave.
-_MODULE_DICTS = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
+_HOOK_DICTS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_MODULE_DICTS = ("_parameters", "_buffers", "_modules", *_HOOK_DICTS)
 # Methods of a callback that never run in the step region.
 _HOST_SIDE = {hook_name(event) for event in Event if event not in REGION[Phase.TRAIN]} | {
     *("__init__", "attach", "detach", "state_dict", "load_state_dict", "step_key")
@@ -165,8 +166,9 @@ class Reach:
         for each in modules:
             self._add_object(each, depth)
         for each in modules:
-            if is_watched(each) and package_of(type(each)) != "keras":
-                for name in _MODULE_DICTS:
+            if is_watched(each):
+                names = _HOOK_DICTS if package_of(type(each)) == "keras" else _MODULE_DICTS
+                for name in names:
                     self._add(getattr(each, name, None), depth + 1, type(each).__name__)
 
     def _add_object(self, thing: Any, depth: int) -> None:
@@ -239,7 +241,8 @@ class Reach:
         for name in used:
             if isinstance(outer[name], ModuleType):
                 self._add_settings(outer[name], function)
-        for value in (*holder.read(), *(function.__defaults__ or ())):
+        defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+        for value in (*holder.read(), *defaults):
             self._add(value, depth + 1, function.__qualname__)
 
     def _add_settings(self, module: ModuleType, function: FunctionType) -> None:

@@ -72,6 +72,9 @@ def step_inputs(state: State) -> StepInputs:
         layout.append(name)
         _collect(value, tensors, layout, opaque)
     layout += [(t.shape, t.dtype, t.device, t.stride(), t.requires_grad) for t in tensors]
+    places = {id(tensor): place for place, tensor in enumerate(tensors)}
+    if len(places) < len(tensors):  # the same tensor twice, which a trace cannot tell apart
+        layout += [places[id(tensor)] for tensor in tensors]
     return StepInputs(tensors, tuple(layout), opaque[0] if opaque else None)
 
 

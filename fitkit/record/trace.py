@@ -77,6 +77,8 @@ def _run(
         with OpGuard(journal), guard:
             outputs = region(flat)
             gradients.flush()
+        if any(tensor.is_leaf and tensor.grad is not None for tensor in flat):
+            raise Refused("the step leaves gradients on its inputs")
         leaves, spec = pytree.tree_flatten(outputs)
         specs.append(spec)
         _refuse_host_values(leaves)

@@ -244,6 +244,38 @@ def test_what_batch_begin_puts_on_the_state():
     assert [sorted(step) for step in seen[0].seen] == [sorted(step) for step in seen[1].seen]
 
 
+class Previous(Callback):
+    """Gives a step the tensor of its batch a second time, then another one."""
+
+    phases = TRAIN_ONLY
+
+    def on_batch_begin(self, state):
+        given = state.inputs
+        state.extra.other = given if state.num_batches < 7 else torch.zeros_like(given)
+
+    def on_loss_ready(self, state):
+        state.loss = state.loss * (1 + state.extra.other.mean())
+
+
+def test_inputs_that_are_one_tensor_only_for_a_while():
+    loops.compare(lambda: _torch()().attach(Previous()))
+
+
+class InputGradients(Callback):
+    phases = TRAIN_ONLY
+
+    def on_batch_begin(self, state):
+        state.inputs = state.inputs.clone().requires_grad_()
+
+    def on_batch_end(self, state):
+        assert state.inputs.grad is not None
+
+
+def test_gradients_of_inputs_are_left_where_eager_leaves_them():
+    result = loops.compare(lambda: _torch()().attach(InputGradients()), replays=False)
+    assert "gradients on its inputs" in result.warnings[0]
+
+
 def test_an_object_in_extra_runs_eagerly():
     class Opaque(Callback):
         phases = TRAIN_ONLY

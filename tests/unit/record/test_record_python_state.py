@@ -317,6 +317,98 @@ def test_what_a_step_reads_takes_effect(name):
     assert not changed.warnings
 
 
+def _dilate(model):
+    model[1].dilation = (2,)
+    model[1]._reversed_padding_repeated_twice = [2, 2]
+
+
+def _pass_no_gradient(module, grads, _):
+    return tuple(None if grad is None else grad * 0 for grad in grads)
+
+
+LAYERS = {
+    "Keras norm without weights": (
+        lambda: loops.keras_model(keras.layers.BatchNormalization(center=False, scale=False)),
+        lambda model: setattr(model.layers[1], "trainable", False),
+    ),
+    "hook of a Keras layer": (
+        loops.keras_model,
+        lambda model: model.layers[0].register_forward_hook(lambda layer, x, y: y * 0.5),
+    ),
+    "backward hook": (
+        loops.torch_model,
+        lambda model: model[2].register_full_backward_hook(_pass_no_gradient),
+    ),
+    "tuple": (
+        lambda: torch.nn.Sequential(
+            torch.nn.Unflatten(1, (1, 6)),
+            torch.nn.Conv1d(1, 4, 3, padding="same"),
+            torch.nn.AdaptiveAvgPool1d(1),
+            torch.nn.Flatten(),
+        ),
+        _dilate,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_what_a_layer_of_a_library_reads_takes_effect(name):
+    make_model, change = LAYERS[name]
+
+    def make(change=change):
+        model = make_model()
+        is_torch = isinstance(model, torch.nn.Sequential)
+        stack = loops.torch_stack(model) if is_torch else loops.keras_stack(model)
+        loop = FitLoop(model, loops.loader(), callbacks=stack)
+
+        @loop.on(Event.BATCH_END, when=lambda state: state.num_batches == 7)
+        def now(state):
+            change(state.model)
+
+        return loop
+
+    eager = loops.run(lambda: make(lambda model: None), None)
+    changed = loops.compare(make)
+    assert not loops.same(eager, changed)
+    assert changed.replays >= 8
+    assert not changed.warnings
+
+
+class Table(Trained):
+    def __init__(self):
+        self.table = dict.fromkeys(range(100), 1.0)
+
+    def on_loss_ready(self, state, *, options={"scale": 1.0}):  # noqa: B006  # it is edited
+        scale = self.table[90] * options["scale"] * (2.0 if "extra" in self.table else 1.0)
+        state.loss = state.loss * scale
+
+
+def _replace_key(table):
+    table.table["extra"] = table.table.pop(99)
+
+
+TABLES = {
+    "item far behind": lambda table: table.table.update({90: 2.0}),
+    "key": _replace_key,
+    "keyword default": lambda _: Table.on_loss_ready.__kwdefaults__["options"].update(scale=2.0),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_containers_are_read_whole(name):
+    def make():
+        Table.on_loss_ready.__kwdefaults__["options"]["scale"] = 1.0
+        model, table = loops.torch_model(), Table()
+        loop = FitLoop(model, loops.loader(), callbacks=loops.torch_stack(model))
+        loop.attach(table)
+        loop.on(Event.BATCH_END, when=lambda state: state.num_batches == 7)(
+            lambda state: TABLES[name](table)
+        )
+        return loop
+
+    assert loops.compare(make).replays >= 8
+
+
 def test_without_the_key_a_changed_attribute_is_not_seen(monkeypatch):
     monkeypatch.setattr(PythonState, "version", lambda self: 0)
     monkeypatch.setattr("fitkit.record.recording.is_due", lambda program: False)
