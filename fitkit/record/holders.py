@@ -15,6 +15,7 @@ __all__ = [
     "ContainerHolder",
     "FunctionHolder",
     "Holder",
+    "SlotsHolder",
     "Values",
     "fingerprint",
 ]
@@ -139,6 +140,37 @@ def _getter(names: Sequence[str]) -> Callable[[dict[str, object]], Values]:
     if len(names) > 1:
         return cast(Any, itemgetter(*names))  # in C: it runs at every step
     return lambda held: tuple([held[name] for name in names])
+
+
+@final
+class SlotsHolder(Holder):
+    """The slots of an object that has no `__dict__`.
+
+    Args:
+        thing: The object.
+        names: Its slots.
+    """
+
+    def __init__(self, thing: Any, names: Sequence[str]) -> None:
+        self.owner = type(thing).__name__
+        self._thing = thing
+        self._names = tuple(names)
+
+    def read(self) -> Values:
+        """Return the values a program depends on, as they are now."""
+        return tuple([getattr(self._thing, name, _GONE) for name in self._names])
+
+    def items(self) -> Items:
+        """Return a copy of all values by name."""
+        return dict(zip(self._names, self.read(), strict=True))
+
+    def put(self, items: Items) -> None:
+        """Put a copy back."""
+        for name, value in items.items():
+            if value is not _GONE:
+                object.__setattr__(self._thing, name, value)
+            elif hasattr(self._thing, name):
+                object.__delattr__(self._thing, name)
 
 
 @final

@@ -26,6 +26,7 @@ from fitkit.record.holders import (
     ContainerHolder,
     FunctionHolder,
     Holder,
+    SlotsHolder,
 )
 from fitkit.record.ownership import (
     LIBRARIES,
@@ -178,6 +179,7 @@ class Reach:
         if generator is not None:
             self.holders.append(generator)
         if not isinstance(getattr(thing, "__dict__", None), dict):
+            self._add_slots(thing, depth)
             return
         kind = cast("type[Any]", type(thing))
         package = package_of(kind)
@@ -203,6 +205,20 @@ class Reach:
         if isinstance(thing, Optimizer):
             self._add(thing.param_groups, _MAX_DEPTH - 1, kind.__name__)
         for base in kind.__mro__:
+            self._add_class(base, depth + 1)
+
+    def _add_slots(self, thing: Any, depth: int) -> None:
+        kind = cast("type[Any]", type(thing))
+        own = [base for base in kind.__mro__ if package_of(base) not in LIBRARIES | {"fitkit"}]
+        slots = [vars(base).get("__slots__", ()) for base in own]
+        names = [name for each in slots for name in ([each] if isinstance(each, str) else each)]
+        if not names:
+            return
+        holder = SlotsHolder(thing, [name for name in names if not name.startswith("__")])
+        self.holders.append(holder)
+        for name, value in holder.items().items():
+            self._add(value, depth + 1, f"{kind.__name__}.{name}")
+        for base in own:
             self._add_class(base, depth + 1)
 
     def _add_class(self, kind: type[Any], depth: int) -> None:

@@ -254,6 +254,13 @@ class Helper:
         state.loss = state.loss * self.scale
 
 
+class Slotted:
+    __slots__ = ("scale",)
+
+    def __init__(self):
+        self.scale = 1.0
+
+
 class Scale(Trained):
     factor = 1.0
 
@@ -261,6 +268,7 @@ class Scale(Trained):
         self.scale = 1.0
         self.options = {"inner": {"scale": 1.0}}
         self.helper = Helper()
+        self.slotted = Slotted()
         self.teacher = torch.nn.Dropout(0.5)
 
     def on_loss_ready(self, state):
@@ -268,7 +276,7 @@ class Scale(Trained):
 
     def _weigh(self, state):
         noise = self.teacher(torch.ones(3)).sum() * 0.1
-        scale = self.scale * self.options["inner"]["scale"] * self.factor
+        scale = self.scale * self.options["inner"]["scale"] * self.factor * self.slotted.scale
         state.loss = state.loss * scale * self.helper.scale * SETTINGS.get("scale", 1.0) + noise
 
 
@@ -296,6 +304,7 @@ EDITS = {
     "class attribute": lambda c: setattr(Scale, "factor", 2.0),
     "helper object": lambda c: setattr(c.helper, "scale", 2.0),
     "another helper": lambda c: setattr(c, "helper", _with_scale(3.0)),
+    "slot": lambda c: setattr(c.slotted, "scale", 2.0),
     "global dict": lambda c: SETTINGS.update(scale=2.0),
     "mode of a held module": lambda c: c.teacher.eval(),
     "attribute of a held module": lambda c: setattr(c.teacher, "p", 0.1),
