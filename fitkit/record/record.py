@@ -160,6 +160,7 @@ class Record(Callback):
             self._run_eagerly(recording)
             self._rekey(key, self._key(state, inputs, optimizers))
             return
+        recording.drop_moved()
         if recording.program is None and recording.refusal is None:
             self._trace(recording, inputs)
             if recording.refusal is not None and recording.refusal.changes_python:
@@ -211,7 +212,8 @@ class Record(Callback):
             inputs.key,
             version,
             optimizers,
-            tuple([parameter.requires_grad for parameter in self._python.parameters]),
+            self._recorder_now().optimizers.slots(),
+            tuple([_trained(parameter) for parameter in self._python.parameters]),
             tuple([callback.step_key for callback in self._python.keyed]),
             torch.are_deterministic_algorithms_enabled(),
             torch.is_autocast_enabled(state.device.type),
@@ -267,3 +269,9 @@ class Record(Callback):
         if self._recorder is None:
             raise ConfigError("this Record is not attached to a loop\nUse loop.attach(Record()).")
         return self._recorder
+
+
+def _trained(parameter: Any) -> Hashable:
+    """Return whether a parameter is trained, and which hooks wait for its gradient."""
+    hooks, later = parameter._backward_hooks, parameter._post_accumulate_grad_hooks
+    return (parameter.requires_grad, *(hooks or ()), *(later or ()))

@@ -132,11 +132,12 @@ class Recording:
         self.num_eager = 0
         self._recorder = recorder
         self._read = self._written = frozenset[int]()  # ids of the program's tensors
+        self._layout: list[object] = []
 
     def run_eagerly(self) -> None:
         """Run one step with Python."""
-        self.num_eager += 1
         self._recorder.runner.run_region()
+        self.num_eager += 1  # a step that raised may not have built what is built lazily
 
     def replay(self, inputs: StepInputs) -> None:
         """Run one step without Python; a program must exist."""
@@ -155,6 +156,14 @@ class Recording:
         publish(self._recorder.state, results)
         if self.eager_metrics:
             self._recorder.runner.run_metrics()
+
+    def drop_moved(self) -> None:
+        """Drop the program if somebody gave one of its tensors other memory, as `.data = ...` does.
+
+        Compiled kernels read addresses, sizes and strides as they were.
+        """
+        if self.program is not None and _layout(self.program.step.state) != self._layout:
+            self.program = None
 
     def _events(self) -> str:
         """Return the events the program stands for."""
@@ -175,6 +184,7 @@ class Recording:
             recorder.runner.run_update if self.eager_metrics else recorder.runner.run_region,
             lambda: published(recorder.state, inputs.tensors, outputs=False),
             list(recorder.state.model.parameters()),
+            list(recorder.state.model.buffers()),
         )
         if self.eager_metrics:
             recorder.runner.run_metrics()
@@ -207,6 +217,7 @@ class Recording:
 
     def _keep(self, program: Program) -> None:
         self.program = program
+        self._layout = _layout(program.step.state)
         self._read = frozenset(map(id, program.step.state))
         self._written = frozenset(map(id, written_state(program.step)))
 
@@ -215,3 +226,7 @@ class Recording:
         if refusal.event is Event.APPLY:
             refusal.advice = self._recorder.optimizers.advice()
         return refusal.forgetful()
+
+
+def _layout(tensors: Sequence[Tensor]) -> list[object]:
+    return [(t.data_ptr(), t.shape, t.stride()) for t in tensors]

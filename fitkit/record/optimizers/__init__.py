@@ -70,6 +70,10 @@ class Optimizers:
         """Return what a program depends on. Syncs: after an eager step, where Keras accumulates."""
         return tuple([live.key() for live in self._lives])
 
+    def slots(self) -> Hashable:
+        """Return which tensors torch's optimizers keep; asked once a first step has made them."""
+        return tuple([slot for rates in self._torch for slot in rates.slots()])
+
     @contextmanager
     def hidden(self) -> Generator[None]:
         """Hide the rates that tensors stand for: they are not what a program depends on."""

@@ -51,6 +51,11 @@ class TorchRates(Live):
             ]
         )
 
+    def slots(self) -> list[int]:
+        """Return which tensors the optimizer keeps per parameter; a program works on these."""
+        held = self._optimizer.state.values()
+        return [id(slot) for slots in held for slot in slots.values() if isinstance(slot, Tensor)]
+
     def hide(self) -> None:
         """Put tensors in the place of the rates; after `key`."""
         groups = self._optimizer.param_groups
