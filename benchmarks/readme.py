@@ -114,8 +114,8 @@ def record_sentence(result: Result) -> str:
     cold, warm = first["this process"], first["second process"]
     return (
         "One compiled step against one eager step from the same state, largest difference over "
-        f"the change the step makes, 100 points, the networks above: {errors}. Peak of tensor memory "
-        f"{result['peak_memory_ratio']['ratio']:.2f} of eager. First use of the MLP: trace "
+        f"the change the step makes, 100 points, the networks above: {errors}. Peak of tensor "
+        f"memory {result['peak_memory_ratio']['ratio']:.2f} of eager. First use of the MLP: trace "
         f"{cold['trace_s']:.1f} s, compile {cold['compile_s']:.1f} s, or "
         f"{warm['compile_s']:.1f} s where an earlier process has compiled it."
     )
