@@ -3,10 +3,10 @@
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, cast
 
 from fitkit.loop.callback import Around, Callback, Hook, Turn, listens_to
 from fitkit.loop.events import ACTIONS, REGION, Event, Phase, hook_name
+from fitkit.loop.origin import emitter, owner_of
 from fitkit.loop.state import State
 
 __all__ = ["Entry", "EventBus", "Table", "Tracer", "flatten", "owner_of"]
@@ -44,6 +44,7 @@ class EventBus:
         self.turns: tuple[Turn | None, ...] = (None,)
         self.build([])
 
+    @emitter
     def _emit(self, event: Event) -> None:
         for hook in self._hooks[event]:
             hook(self._state)
@@ -54,6 +55,7 @@ class EventBus:
         for hook in self._hooks[event]:
             self.call(event, hook)
 
+    @emitter
     def call(self, event: Event, hook: Hook) -> None:
         """Call one hook, through the tracers if there are any."""
         for tracer in self._tracers[-1:]:
@@ -166,8 +168,3 @@ def _within(factory: Around, hook: Hook) -> Hook:
 
     wrapped.__dict__["__self__"] = owner_of(hook)
     return wrapped
-
-
-def owner_of(hook: Hook) -> Callback:
-    """Return the callback a hook of the table belongs to."""
-    return cast(Any, hook).__self__

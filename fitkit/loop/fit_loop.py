@@ -132,7 +132,7 @@ class FitLoop:
             RuntimeError: If the loop is already running.
             DataError: If a loader or a batch cannot be used.
 
-        Syncs: the loop itself never; callbacks say for themselves.
+        Syncs: the loop itself once per pass, and only for logs that no Metrics has read.
         """
         if self.running is not None:
             where = f"{self.state.phase} pass" if hasattr(self.state, "phase") else "no pass"

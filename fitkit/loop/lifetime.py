@@ -45,7 +45,7 @@ def frame(state: State, phase: Phase, prefix: str, num_batches: int | None) -> G
     state.log_owners = {}
     try:
         with ExitStack() as state.exits:
-            state.begin_log()
+            state.logged.begin(phase, state.exits)
             yield
     except BaseException as error:
         if not is_placed(error):  # only the innermost pass knows the batch

@@ -1,16 +1,22 @@
 """Logged scalars: added up on the device, read once per pass."""
 
-from types import CodeType
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import CodeType, FrameType
 from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
 
 from fitkit.errors import ConfigError, brief
+from fitkit.loop.events import Phase
+from fitkit.loop.origin import owner_of, running
 
-__all__ = ["LogBuffer", "Reduce", "check_scalar"]
+__all__ = ["LogBuffer", "Owners", "PhaseLogs", "Reduce", "check_owner", "check_scalar"]
 
 Reduce = Literal["mean", "sum", "max", "min", "last"]
+Owners = dict[str, tuple[object, CodeType]]  # by logged name: the callback, and the code that calls
 
 _RESERVED = frozenset({"epoch", "num_updates", "lr"})
 _START: dict[str, float] = {"max": float("-inf"), "min": float("inf")}
@@ -21,12 +27,16 @@ class LogBuffer:
 
     The tensors keep their addresses from pass to pass, so a recorded step that adds into them
     stays valid; `reset` empties them in place.
+
+    Attributes:
+        unread: Whether anything may have been added since `State.deliver_logs`.
     """
 
     def __init__(self) -> None:
         self._totals: dict[str, Tensor] = {}
         self._weights: dict[str, Tensor] = {}
         self._reduce: dict[str, Reduce] = {}
+        self.unread = True
 
     def add(self, name: str, value: Tensor, weight: float = 1.0, reduce: Reduce = "mean") -> None:
         """Add one value. Syncs: never.
@@ -40,6 +50,7 @@ class LogBuffer:
         Raises:
             ConfigError: If `reduce` is unknown, or not the one `name` was first logged with.
         """
+        self.unread = True
         if self._reduce.get(name) != reduce:
             self._create(name, value, reduce)
         total = self._totals[name]
@@ -100,28 +111,77 @@ class LogBuffer:
         for name in self.names - names:
             del self._totals[name], self._weights[name], self._reduce[name]
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed pass goes on from, by name: total, weight, way to reduce."""
+        return {
+            name: [total, self._weights[name], self._reduce[name]]
+            for name, total in self._totals.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Restore them in place; what is new is made on `device`."""
+        self.reset()
+        for name, (total, weight, reduce) in state.items():
+            if self._reduce.get(name) != reduce:
+                self._create(name, total.to(device), reduce)
+            self._totals[name].copy_(total)
+            self._weights[name].copy_(weight)
+
     def reset(self) -> None:
         """Empty every accumulator in place. Syncs: never."""
+        self.unread = True  # a replay adds without telling
         for name, total in self._totals.items():
             total.fill_(_START.get(self._reduce[name], 0.0))
             self._weights[name].zero_()
 
 
-def check_owner(name: str, owner: CodeType, caller: CodeType) -> None:
+class PhaseLogs:
+    """The accumulators of each kind of pass."""
+
+    def __init__(self) -> None:
+        self._buffers = {phase: LogBuffer() for phase in Phase}
+        self._open: set[Phase] = set()
+
+    def of(self, phase: Phase) -> LogBuffer:
+        """Return the accumulators of the innermost pass of a phase."""
+        return self._buffers[phase]
+
+    def begin(self, phase: Phase, exits: ExitStack) -> None:
+        """Empty the accumulators; a pass within a pass of the same phase gets its own."""
+        outer = self._buffers[phase]
+        if phase in self._open:
+            self._buffers[phase] = LogBuffer()
+            exits.callback(self._buffers.__setitem__, phase, outer)
+        else:
+            outer.reset()
+            self._open.add(phase)
+            exits.callback(self._open.discard, phase)
+
+
+def check_owner(owners: Owners, name: str, caller: FrameType) -> None:
     """Check that a name is logged by one callback: two would be averaged into one number.
 
+    Args:
+        owners: Who logged which name so far in this pass; a new name is added.
+        name: The name.
+        caller: Where it is logged.
+
     Raises:
-        ConfigError: If `owner` and `caller` are not of the same class.
+        ConfigError: If another callback has logged it.
     """
-    first, second = (code.co_qualname.rpartition(".")[0] for code in (owner, caller))
-    of_a_class = first and not first.endswith("<locals>")
-    if owner.co_qualname == caller.co_qualname or (of_a_class and first == second):
-        return
-    raise ConfigError(
-        f"'{name}' is logged by two callbacks, expected one\n"
-        f"They are {owner.co_qualname} and {caller.co_qualname}.\n"
-        "Give one of the two values another name."
-    )
+    origin = running(caller)
+    found = (caller.f_code if origin is None else owner_of(origin[0]), caller.f_code)
+    known = owners.setdefault(name, found)
+    if known[0] is not found[0]:
+        raise ConfigError(
+            f"'{name}' is logged by two callbacks, expected one\n"
+            f"They are {_where(known[1])} and {_where(found[1])}.\n"
+            "Give one of the two values another name."
+        )
+
+
+def _where(code: CodeType) -> str:
+    return f"{code.co_qualname} ({Path(code.co_filename).name}:{code.co_firstlineno})"
 
 
 def _check_name(name: object) -> None:

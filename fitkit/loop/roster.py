@@ -1,5 +1,6 @@
 """Who is attached: types checked, stacks expanded, changes in mid-run put off to a safe point."""
 
+import sys
 import weakref
 from collections.abc import Callable, Iterable
 from inspect import isfunction
@@ -8,8 +9,9 @@ from typing import TYPE_CHECKING
 from fitkit.errors import ConfigError, brief
 from fitkit.interop import is_keras
 from fitkit.loop.bus import Entry, flatten
-from fitkit.loop.callback import Callback, Stack, Turn, listens_to
+from fitkit.loop.callback import Callback, Hook, Stack, Turn, listens_to
 from fitkit.loop.events import Event, Phase, hook_name
+from fitkit.loop.origin import Origin, emitter, running
 
 if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Attachable", "Roster"]
 
 Attachable = Callback | Turn | Stack
+Change = Callable[[], None]
 
 _OPENING = (Event.FIT_BEGIN, Event.EPOCH_BEGIN, Event.PASS_BEGIN)
 
@@ -29,7 +32,7 @@ class Roster:
         self._loop: FitLoop = weakref.proxy(loop)
         self.entries: list[Entry] = []
         self._num_own = 0
-        self._changes: list[Callable[[], None]] = []
+        self._changes: list[tuple[Change, Origin | None]] = []
         self._joining: list[Entry] = []
 
     @property
@@ -60,7 +63,7 @@ class Roster:
         _check_turns(everyone)
         if running:
             self._joining += new
-            self._changes.append(lambda: self._join(new))
+            self._put_off(lambda: self._join(new))
         else:
             self._add(new)
 
@@ -76,20 +79,25 @@ class Roster:
                 "Pass the very instance that was attached; loop.callbacks lists them."
             )
         if running:
-            self._changes.append(lambda: self._leave(entry))
+            self._put_off(lambda: self._leave(entry))
         else:
             self._remove(entry)
 
     def apply_changes(self) -> None:
         """Carry out what was put off. The opening events that newcomers missed are delivered."""
         while self._changes:
-            self._changes.pop(0)()
+            change, origin = self._changes.pop(0)
+            change() if origin is None else _in_the_name_of(*origin, change)
 
     def settle(self) -> None:
         """Carry out what the end of a run left over, without opening anybody."""
         changes, self._changes = self._changes, []
-        for change in changes:
+        for change, _ in changes:
             change()
+
+    def _put_off(self, change: Change) -> None:
+        origin = running(sys._getframe())  # pyright: ignore[reportPrivateUsage]  # documented
+        self._changes.append((change, origin))
 
     def _join(self, new: list[Entry]) -> None:
         for entry in new:
@@ -146,6 +154,12 @@ class Roster:
                 yield item
             else:
                 raise _not_attachable(item)
+
+
+@emitter
+def _in_the_name_of(hook: Hook, event: Event, change: Change) -> None:
+    """Make a change that a hook has asked for: an error comes from there."""
+    change()
 
 
 def _check_unique(callbacks: list[Callback]) -> None:

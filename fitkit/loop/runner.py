@@ -62,7 +62,6 @@ class Runner:
         run_batch = self._train_batch if training else self._eval_batch
         fields = frame(state, phase, prefix, length(loader))
         with self.bus.entered(phase), fields, torch.set_grad_enabled(training):
-            state.log_buffer.reset()
             self.bus.emit(Event.PASS_BEGIN)
             for index, item in enumerate(feed if not (training and state.stop) else ()):
                 begin_batch(state, item, index, feed.wait_s)
@@ -87,6 +86,7 @@ class Runner:
             self.run_step()
             end_region(self.state)
             (self._open.discard if self.state.closes_update else self._open.add)(turn)
+            state.deliver_logs()
         self.bus.use(None)
         count_batch(self.state, updated=bool(turns))
         stop_if_spent(self.state)

@@ -1,12 +1,12 @@
 """Opening and closing the callbacks of a run, whatever happens in between."""
 
 from collections.abc import Callable
-from types import TracebackType
 
-from fitkit.loop.bus import EventBus, owner_of
+from fitkit.loop.bus import EventBus
 from fitkit.loop.callback import Callback, Hook, listens_to
 from fitkit.loop.events import Event, hook_name
 from fitkit.loop.lifetime import is_placed
+from fitkit.loop.origin import raised_in
 from fitkit.loop.state import State
 
 __all__ = ["Session"]
@@ -89,17 +89,4 @@ def _add_origin(error: BaseException, state: State) -> None:
     """Note which hook raised; which batch it was, the frame of the pass has noted."""
     if not is_placed(error):
         error.add_note(f"outside of a pass, {state.place()}")
-    error.add_note(f"raised in {_origin(error.__traceback__) or 'no callback'}")
-
-
-def _origin(traceback: TracebackType | None) -> str | None:
-    """Return "Callback.hook at EVENT" of the innermost emitter frame of a traceback."""
-    emitters = {EventBus.call.__code__, EventBus._emit.__code__}  # pyright: ignore[reportPrivateUsage]
-    found: str | None = None
-    while traceback is not None:
-        frame = traceback.tb_frame
-        if frame.f_code in emitters:
-            hook, event = frame.f_locals["hook"], frame.f_locals["event"]
-            found = f"{type(owner_of(hook)).__name__}.{hook_name(event)} at {event.name}"
-        traceback = traceback.tb_next
-    return found
+    error.add_note(f"raised in {raised_in(error.__traceback__) or 'no callback'}")

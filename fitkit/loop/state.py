@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from types import CodeType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from fitkit.data import Gather, default_unpack, unpacked
 from fitkit.errors import ConfigError, UnsetError
 from fitkit.loop.events import Event, Phase, hook_name
-from fitkit.loop.logs import LogBuffer, Reduce, check_owner, check_scalar
+from fitkit.loop.logs import LogBuffer, Owners, PhaseLogs, Reduce, check_owner, check_scalar
 
 __all__ = ["BATCH_FIELDS", "PASS_FIELDS", "State", "Unpack"]
 
@@ -94,8 +94,7 @@ class State:
         *("model", "device", "is_main", "run_dir"),
         *("epoch", "num_epochs", "num_updates", "num_batches", "num_samples", "turn_updates"),
         *("max_epochs", "max_steps", "max_time_s", "logs", "stop", "stop_reason", "requests"),
-        *("needs", "started_at", "eager_requested", "error", "pending", "unpack"),
-        *("_buffers", "_logging"),
+        *("needs", "started_at", "eager_requested", "error", "pending", "unpack", "logged"),
     )
 
     phase: Phase
@@ -104,7 +103,7 @@ class State:
     batch_index: int
     data_wait_s: float
     exits: ExitStack
-    log_owners: dict[str, CodeType]
+    log_owners: Owners
     batch: Any
     inputs: Any
     targets: Any
@@ -148,8 +147,7 @@ class State:
         self.eager_requested = False
         self.error: BaseException | None = None
         self.pending: Gather | None = None
-        self._buffers = {phase: LogBuffer() for phase in Phase}
-        self._logging: set[Phase] = set()
+        self.logged = PhaseLogs()
         self.unpack = unpack
 
     def __getattr__(self, name: str) -> Any:
@@ -175,36 +173,34 @@ class State:
             value: Shape (), any real dtype, on the device. It is detached.
             reduce: How the pass reduces it. A mean is weighted by the number of samples.
 
+        What was logged is in `logs` after PASS_END, with the prefix of the pass; a `Metrics` in the
+        list puts it there at once. A predict pass has no logs.
+
         Raises:
             TypeError: If `value` is no tensor of shape ().
             ConfigError: If `reduce` is unknown or differs from the first call with this name, if
                 another callback logs this name, or if the name is reserved.
 
-        Syncs: never; the pass is read once, at PASS_END.
+        Syncs: never; the pass is read once, at PASS_END, and again if something is logged later.
         """
         value = check_scalar(name, value)
-        caller = sys._getframe(1).f_code  # pyright: ignore[reportPrivateUsage]
-        if self.log_owners.setdefault(name, caller) is not caller:
-            check_owner(name, self.log_owners[name], caller)
+        caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented, and fast
+        check_owner(self.log_owners, name, caller)
         self.step_values[name] = value
         weight = self.batch_size if reduce == "mean" else 1
         self.log_buffer.add(name, value, weight, reduce)
 
-    def begin_log(self) -> None:
-        """Empty the accumulators; a pass within a pass of the same phase gets its own."""
-        phase, outer = self.phase, self._buffers[self.phase]
-        if phase in self._logging:
-            self._buffers[phase] = LogBuffer()
-            self.exits.callback(self._buffers.__setitem__, phase, outer)
-        else:
-            outer.reset()
-            self._logging.add(phase)
-            self.exits.callback(self._logging.discard, phase)
+    def deliver_logs(self) -> None:
+        """Write what was logged in this pass to `logs`, if it is new. Syncs: once."""
+        buffer = self.log_buffer
+        if buffer.unread and self.phase is not Phase.PREDICT:
+            values, buffer.unread = buffer.read(), False
+            self.logs.update({self.prefix + name: value for name, value in values.items()})
 
     @property
     def log_buffer(self) -> LogBuffer:
         """The accumulators of the current pass."""
-        return self._buffers[self.phase]
+        return self.logged.of(self.phase)
 
     @property
     def elapsed_s(self) -> float:

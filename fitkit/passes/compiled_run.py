@@ -72,8 +72,7 @@ class CompiledRun(Callback):
                 continue
             for full_name, tensor in scalars(name, value):
                 state.log(full_name, tensor, reduce="last")
-        values = state.log_buffer.read()
-        state.logs.update({state.prefix + name: value for name, value in values.items()})
+        state.deliver_logs()
 
     def running(self, state: State) -> dict[str, Any]:
         """Return the values of the pass so far, on the device. Syncs: never."""

@@ -73,8 +73,7 @@ class Metrics(Callback):
             for metric in self._metrics:
                 for name, value in scalars(metric.name, metric.result()):
                     state.log(name, value, reduce="last")
-            values = state.log_buffer.read()
-            state.logs.update({state.prefix + name: value for name, value in values.items()})
+            state.deliver_logs()
 
     def running(self, state: State) -> dict[str, Any]:
         """Return the values of the pass so far. Syncs: once, for those that are logged."""

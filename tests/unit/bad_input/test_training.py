@@ -310,6 +310,41 @@ def test_two_functions_log_one_name():
         loop.fit(epochs=1)
 
 
+def times(factor):
+    return lambda state: state.log("x", factor * state.loss)
+
+
+@pytest.mark.parametrize("event", [Event.UPDATE_METRICS, Event.BATCH_END])
+def test_two_closures_of_one_function_log_one_name(event):
+    loop = loop_of()
+    loop.on(event)(times(2))
+    loop.on(event)(times(3))
+    with refused(ConfigError, "'x'", "times.<locals>.<lambda> (test_training.py:"):
+        loop.fit(epochs=1)
+
+
+def test_two_callbacks_of_one_class_log_one_name():
+    value = {"value": lambda state: state.loss}
+    loop = loop_of().attach(Logs("x", **value), Logs("x", **value))
+    with refused(ConfigError, "'x'", "Logs.on_update_metrics"):
+        loop.fit(epochs=1)
+    assert "y" in loop_of().attach(Logs("x", **value), Logs("y", **value)).fit(epochs=1)
+
+
+def test_one_callback_may_log_a_name_in_several_places():
+    class Both(Callback):
+        def on_loss_ready(self, state):
+            state.log("x", state.loss.detach() * 0 + 1)
+
+        def on_update_metrics(self, state):
+            self.more(state)
+
+        def more(self, state):
+            state.log("x", state.loss * 0 + 3)
+
+    assert loop_of().attach(Both()).fit(epochs=1)["x"] == [2.0]
+
+
 def test_one_callback_logs_a_name_in_training_and_in_validation():
     loop = loop_of(val_loader=TensorLoader(X, Y)).attach(Logs("x", lambda state: state.loss))
     history = loop.fit(epochs=2)

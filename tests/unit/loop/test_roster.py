@@ -154,6 +154,32 @@ def test_what_cannot_join_a_run_is_not_left_behind():
     def attach_another(state):
         loop.attach(ZeroGrad())
 
-    with pytest.raises(ConfigError, match="ZERO_GRAD is filled twice"):
+    with pytest.raises(ConfigError, match="ZERO_GRAD is filled twice") as caught:
         loop.fit(epochs=1)
+    assert "raised in attach_another.on_batch_end at BATCH_END" in caught.value.__notes__
     assert len(loop.fit(epochs=1)) == 1
+
+
+def test_what_a_run_cannot_do_without_is_missed_where_it_was_detached():
+    loop = make_loop()
+    needed = next(each for each in loop.callbacks if isinstance(each, ZeroGrad))
+
+    @loop.on(Event.EPOCH_BEGIN)
+    def drop(state):
+        loop.detach(needed)
+
+    with pytest.raises(ConfigError, match="nothing fills ZERO_GRAD") as caught:
+        loop.fit(epochs=1)
+    assert "raised in drop.on_epoch_begin at EPOCH_BEGIN" in caught.value.__notes__
+
+
+def test_a_newcomer_that_fails_is_named_itself():
+    class Fails(Callback):
+        def on_open(self, state):
+            raise OSError("no file")
+
+    loop = make_loop()
+    loop.on(Event.BATCH_END, once=True)(lambda state: loop.attach(Fails()))
+    with pytest.raises(OSError, match="no file") as caught:
+        loop.fit(epochs=1)
+    assert "raised in Fails.on_open at OPEN" in caught.value.__notes__
