@@ -95,8 +95,7 @@ class Runner:
 
     def _begin_batch(self) -> None:
         self.bus.emit(Event.BATCH_BEGIN)
-        if self.state.pending is not None and self.state.written():
-            self.state.gather()  # a callback has replaced a part: the step reads no lazy batch
+        self.state.take_over()
 
     def _enter(self, turn: Turn | None) -> None:
         self.bus.use(turn)

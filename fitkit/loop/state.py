@@ -29,6 +29,7 @@ BATCH_FIELDS = (
     *_LAZY_FIELDS,
     *("batch_size", "extra", "step_values", "opens_update", "closes_update", "turn"),
     *("outputs", "loss", "losses", "grad_scale", "step_logs"),
+    "_given",
 )
 _WRITTEN_AT = {
     **dict.fromkeys(PASS_FIELDS, Event.PASS_BEGIN),
@@ -73,7 +74,7 @@ class State:
         exits (contextlib.ExitStack): Runs what is registered with `exits.callback(f, ...)` when the
             pass ends, last first, also if it raised.
     Batch lifetime:
-        batch: The structure the loader gave, tensors of shape (batch, ...) on `device`.
+        batch: The structure the loader gave, tensors of shape (batch, ...) on `device`; to be read.
         inputs, targets, sample_weight: The batch unpacked; the last two are None if absent.
         batch_size (int): Samples in the batch.
         extra (SimpleNamespace): For users: teacher outputs, noise, fakes.
@@ -121,6 +122,7 @@ class State:
     step_logs: dict[str, Any]
 
     def __init__(
+    _given: Any
         self,
         model: Any,
         *,
@@ -255,6 +257,21 @@ class State:
         for name in _LAZY_FIELDS:
             try:
                 found[name] = object.__getattribute__(self, name)
+    def take_over(self) -> None:
+        """Take over what callbacks have written at BATCH_BEGIN, so that the step sees it.
+
+        Raises:
+            ConfigError: If it is the batch itself, which was unpacked before.
+        """
+        written = self.written()
+        if "batch" in written and written["batch"] is not getattr(self, "_given", None):
+            raise ConfigError(
+                "state.batch was replaced at BATCH_BEGIN: the step reads what was unpacked before\n"
+                "Write state.inputs, state.targets, state.sample_weight; or use FitLoop(unpack=)."
+            )
+        if written:
+            self.gather()  # the step reads no lazy batch then
+
             except AttributeError:
                 continue
         return found
@@ -262,7 +279,7 @@ class State:
     def set_batch(self, batch: Any) -> None:
         """Write the batch and what it unpacks to."""
         self.pending = None
-        self.batch = batch
+        self.batch = self._given = batch
         if self.unpack is None:
             self.inputs, self.targets, self.sample_weight = default_unpack(batch)
         else:

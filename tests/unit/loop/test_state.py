@@ -202,7 +202,47 @@ def test_what_a_callback_writes_before_the_batch_is_gathered_stays(in_pass):
     assert in_pass.targets == "mine"
 
 
-@pytest.mark.parametrize("unpack", [None, lambda batch: (*batch, None)])
+UNPACKS = [None, lambda batch: (*batch, None)]
+
+
+@pytest.mark.parametrize("look", [False, True], ids=["lazy", "gathered"])
+@pytest.mark.parametrize("unpack", UNPACKS, ids=["default", "unpack"])
+def test_a_batch_replaced_at_batch_begin_is_refused(unpack, look):
+    """Inputs and targets were taken from the old one; the new one would have no effect."""
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    stack = supervised(loss=nn.MSELoss(), optimizer=optimizer)
+    data = TensorLoader(rows(0), rows(4), batch_size=2)
+    loop = FitLoop(model, data, data, callbacks=stack, unpack=unpack)
+    before = model.weight.detach().clone()
+
+    @loop.on(Event.BATCH_BEGIN, phases=[Phase.TRAIN, Phase.VAL])
+    def replace(state):
+        if look:
+            assert state.batch[0].shape == (2, 1)
+        state.batch = (torch.zeros(2, 1), torch.zeros(2, 1))
+
+    for run in (lambda: loop.fit(epochs=1), loop.evaluate):
+        with pytest.raises(ConfigError, match=r"state\.batch was replaced(.|\n)*state\.inputs"):
+            run()
+    assert torch.equal(model.weight, before)
+
+
+def test_a_batch_that_is_only_read_or_written_back_is_not_refused():
+    data = TensorLoader(rows(0), rows(4), batch_size=2)
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    loop = FitLoop(model, data, data, callbacks=supervised(loss=nn.MSELoss(), optimizer=optimizer))
+
+    @loop.on(Event.BATCH_BEGIN)
+    def write_back(state):
+        loop.evaluate()  # a pass within: its batches are others
+        state.batch = state.batch
+
+    assert loop.fit(epochs=1)["loss"][0] > 0
+
+
+@pytest.mark.parametrize("unpack", UNPACKS)
 def test_a_step_sees_what_a_callback_wrote_at_batch_begin(unpack):
     data = TensorLoader(rows(0), rows(4), batch_size=2)
     loop = FitLoop(nn.Linear(1, 1), data, unpack=unpack)
