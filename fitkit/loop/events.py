@@ -47,7 +47,7 @@ class Event(IntEnum):
     ZERO_GRAD to UPDATE_METRICS are the step region: device work only, so that it can be recorded
     once and replayed. ZERO_GRAD fires where an accumulation window opens; GRADS_READY and APPLY
     where it closes. VALIDATE and SAVE also fire right after a BATCH_END in which somebody called
-    `state.request(Event.VALIDATE)` or `state.request(Event.SAVE)`.
+    `state.request(Event.VALIDATE)` or `state.request(Event.SAVE)`, VALIDATE after an EPOCH_END too.
     """
 
     OPEN = 0

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, final
 
+from torch import Tensor
+
 from fitkit.loop.callback import Callback
 from fitkit.loop.state import State
 
@@ -16,12 +18,13 @@ class History(Callback):
     Reads:  state.logs.
     Writes: nothing.
     Logs:   nothing.
-    Syncs:  never.
-    Raises: nothing.
+    Syncs:  once per epoch for each tensor that somebody has put into `state.logs`; else never.
+    Raises: TypeError for a tensor of another shape than ().
 
     Attributes:
         rows: One dict per epoch, oldest first: "epoch" (0-based), "num_updates" (so far), and
-            everything in `state.logs`. A pass that was stopped half-way gives a row, too.
+            everything in `state.logs`. A pass that was stopped half-way gives a row, too. The row
+            is there at EPOCH_END; what listeners of EPOCH_END log themselves joins it at SAVE.
 
     Example:
         ```python
@@ -40,6 +43,7 @@ class History(Callback):
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
+        self._has_row = False  # of the current epoch
 
     def __getitem__(self, name: str) -> list[float]:
         """Return the values of one log, by epoch; epochs that did not log it are left out."""
@@ -53,9 +57,21 @@ class History(Callback):
         """Return the number of rows."""
         return len(self.rows)
 
+    def on_epoch_begin(self, state: State) -> None:
+        """Begin another row."""
+        self._has_row = False
+
     def on_epoch_end(self, state: State) -> None:
         """Add the row of the epoch."""
         self._add(state)
+        self._has_row = True
+
+    def on_save(self, state: State) -> None:
+        """Add to the row what was logged since: all other listeners of EPOCH_END come later."""
+        if self._has_row:
+            row = self.rows[-1]
+            counts = {"epoch": row["epoch"], "num_updates": row["num_updates"]}
+            row |= _numbers(state.logs) | counts
 
     def on_fit_end(self, state: State) -> None:
         """Add what a pass that was stopped half-way has logged."""
@@ -63,7 +79,8 @@ class History(Callback):
             self._add(state)
 
     def _add(self, state: State) -> None:
-        self.rows.append({**state.logs, "epoch": state.epoch, "num_updates": state.num_updates})
+        counts = {"epoch": state.epoch, "num_updates": state.num_updates}
+        self.rows.append(_numbers(state.logs) | counts)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows."""
@@ -72,3 +89,19 @@ class History(Callback):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the rows."""
         self.rows = [dict(row) for row in state["rows"]]
+
+
+def _numbers(logs: Mapping[str, Any]) -> dict[str, float]:
+    """Return host values: a tensor would be kept on the device, with all it was computed from."""
+    return {name: _number(name, value) for name, value in logs.items()}
+
+
+def _number(name: str, value: Any) -> float:
+    if not isinstance(value, Tensor):
+        return value
+    if value.dim() != 0:
+        raise TypeError(
+            f"state.logs['{name}'] is a tensor of shape {tuple(value.shape)}, expected a number\n"
+            f'Reduce it; state.log("{name}", value) logs a scalar without waiting for the device.'
+        )
+    return value.item()  # sync: once per epoch, somebody has put a tensor where numbers belong

@@ -47,7 +47,10 @@ class Runner:
             if self.run_pass(Phase.TRAIN, loader):
                 state.num_epochs += 1
                 bus.emit(Event.VALIDATE)
+                state.requests.clear()  # served by now, as SAVE will be
                 bus.emit(Event.EPOCH_END)
+                state.requests.discard(Event.SAVE)
+                self._serve_requests()
                 state.epoch += 1
             bus.emit(Event.SAVE)
         bus.emit(Event.FIT_END)
@@ -58,7 +61,9 @@ class Runner:
         Only a training pass is ever cut short: metrics of half a validation pass would mislead.
         """
         state, training = self.state, phase is Phase.TRAIN
-        feed = Feed(loader, state.device, state.epoch, name=f"{prefix or phase} loader")
+        feed = Feed(
+            loader, state.device, state.epoch, name=f"{(prefix or phase).rstrip('_')} loader"
+        )
         run_batch = self._train_batch if training else self._eval_batch
         fields = frame(state, phase, prefix, length(loader))
         with self.bus.entered(phase), fields, torch.set_grad_enabled(training):
@@ -71,6 +76,7 @@ class Runner:
             complete = not (training and state.stop) or state.is_last_batch
             self._close_window()
             self.bus.emit(Event.PASS_END)
+            state.deliver_logs()
         return complete
 
     def _train_batch(self) -> None:
@@ -86,7 +92,6 @@ class Runner:
             self.run_step()
             end_region(self.state)
             (self._open.discard if self.state.closes_update else self._open.add)(turn)
-            state.deliver_logs()
         self.bus.use(None)
         count_batch(self.state, updated=bool(turns))
         stop_if_spent(self.state)

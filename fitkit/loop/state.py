@@ -120,9 +120,9 @@ class State:
     losses: dict[str, Tensor]
     grad_scale: Tensor | None
     step_logs: dict[str, Any]
+    _given: Any
 
     def __init__(
-    _given: Any
         self,
         model: Any,
         *,
@@ -170,13 +170,13 @@ class State:
     def log(self, name: str, value: Tensor, reduce: Reduce = "mean") -> None:
         """Log a device value: accumulated over the pass, and published in `step_values`.
 
+        What was logged is in `logs` after PASS_END, with the prefix of the pass; a `Metrics` in the
+        list puts it there at once. A predict pass has no logs.
+
         Args:
             name: The key in `state.logs`, without the prefix of the pass.
             value: Shape (), any real dtype, on the device. It is detached.
             reduce: How the pass reduces it. A mean is weighted by the number of samples.
-
-        What was logged is in `logs` after PASS_END, with the prefix of the pass; a `Metrics` in the
-        list puts it there at once. A predict pass has no logs.
 
         Raises:
             TypeError: If `value` is no tensor of shape ().
@@ -217,6 +217,9 @@ class State:
     def request(self, event: Event) -> None:
         """Ask for VALIDATE or SAVE right after the BATCH_END of the current training batch.
 
+        After the last batch of an epoch, VALIDATE is served at its own place, or if that is over
+        right after EPOCH_END; SAVE comes anyway.
+
         Raises:
             ConfigError: If `event` is another one.
         """
@@ -251,12 +254,6 @@ class State:
             for name, value in written.items():
                 setattr(self, name, value)
 
-    def written(self) -> dict[str, Any]:
-        """Return the parts of the batch that are set, without gathering it."""
-        found: dict[str, Any] = {}
-        for name in _LAZY_FIELDS:
-            try:
-                found[name] = object.__getattribute__(self, name)
     def take_over(self) -> None:
         """Take over what callbacks have written at BATCH_BEGIN, so that the step sees it.
 
@@ -272,6 +269,12 @@ class State:
         if written:
             self.gather()  # the step reads no lazy batch then
 
+    def written(self) -> dict[str, Any]:
+        """Return the parts of the batch that are set, without gathering it."""
+        found: dict[str, Any] = {}
+        for name in _LAZY_FIELDS:
+            try:
+                found[name] = object.__getattribute__(self, name)
             except AttributeError:
                 continue
         return found
