@@ -25,7 +25,7 @@ __all__ = [
     "keras",
     "keras_layers_of",
     "modules_of",
-    "optimizer_knows",
+    "optimizer_variables",
     "overrides",
     "require_torch_backend",
     "trainable_parameters",
@@ -130,12 +130,12 @@ def device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu")
 
 
-def optimizer_knows(optimizer: KerasOptimizer) -> set[int]:
-    """Return the ids of the variables a built Keras optimizer was built for."""
+def optimizer_variables(optimizer: KerasOptimizer) -> list[KerasVariable]:
+    """Return the variables a Keras optimizer was built for; none if it was not built yet."""
     held: Any = optimizer
     while hasattr(held, "inner_optimizer"):  # LossScaleOptimizer wraps another one
         held = held.inner_optimizer
-    return {id(variable) for variable in held._trainable_variables}
+    return held._trainable_variables if optimizer.built else []
 
 
 def overrides(model: Any, method: str) -> bool:

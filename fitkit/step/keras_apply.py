@@ -1,16 +1,21 @@
 """APPLY, with a Keras optimizer."""
 
-from typing import Any, final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast, final
 
 import torch
 from torch import nn
 
 from fitkit.errors import ConfigError, brief
-from fitkit.interop import KerasOptimizer, is_keras, keras, optimizer_knows
+from fitkit.interop import KerasOptimizer, is_keras, keras, optimizer_variables
 from fitkit.loop.callback import TRAIN_ONLY, Callback
 from fitkit.loop.state import State
+from fitkit.optimizer_state import load_optimizer, optimizer_state
 from fitkit.step.by_name import by_name
 from fitkit.step.weights import Weights
+
+if TYPE_CHECKING:
+    from fitkit.loop.fit_loop import FitLoop
 
 __all__ = ["KerasApply"]
 
@@ -59,8 +64,12 @@ class KerasApply(Callback):
             )
         self.optimizer: KerasOptimizer = optimizer
         self._part = model
-        self._weights = Weights()
+        self._weights = Weights(optimizer)
         self._is_dynamic = is_keras(optimizer, "optimizers.LossScaleOptimizer")
+
+    def attach(self, loop: "FitLoop") -> None:
+        """Keep the model."""
+        self._model = loop.model
 
     def on_pass_begin(self, state: State) -> None:
         """List the weights."""
@@ -68,6 +77,11 @@ class KerasApply(Callback):
             _check_part(self._part, state.model)
         self._weights.track(state.model if self._part is None else self._part)
         self._check_known(self._weights)
+
+    def build_optimizer(self) -> None:
+        """Make the slots of all weights that are trainable now, also for those frozen later."""
+        if not self.optimizer.built:
+            cast(Any, self.optimizer).build(self._weights.variables)
 
     def on_loss_ready(self, state: State) -> None:
         """Have the gradients scaled if the optimizer divides them by a scale."""
@@ -80,6 +94,15 @@ class KerasApply(Callback):
         self._weights.refresh()
         gradients = [tensor.grad for tensor in self._weights.tensors]
         self.optimizer.apply(gradients, self._weights.variables)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the optimizer."""
+        return {"optimizer": optimizer_state(self.optimizer)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the optimizer; one that was not built yet is built."""
+        self._weights.track(self._model if self._part is None else self._part)
+        load_optimizer(self.optimizer, state["optimizer"], self._weights.variables)
 
     def on_pass_end(self, state: State) -> None:
         """Log the learning rate."""
@@ -94,11 +117,9 @@ class KerasApply(Callback):
         return f"lr_{getattr(self._part, 'name', None) or type(self._part).__name__}"
 
     def _check_known(self, weights: Weights) -> None:
-        if not self.optimizer.built:
-            return
-        known = optimizer_knows(self.optimizer)
+        known = set(map(id, optimizer_variables(self.optimizer)))
         unknown = [v.path for v in weights.variables if id(v) not in known]
-        if unknown:
+        if unknown and self.optimizer.built:
             raise ConfigError(
                 f"the optimizer was built for other variables: {len(unknown)} of the model's "
                 f"{len(weights.variables)} are unknown to it\n"

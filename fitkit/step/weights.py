@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fitkit.interop import KerasVariable, is_keras, keras
+from fitkit.interop import KerasOptimizer, KerasVariable, is_keras, keras, optimizer_variables
 
 __all__ = ["Weights"]
 
@@ -16,12 +16,16 @@ class Weights:
     optimizer can drive any module. Listing the variables of a Keras model walks all its layers;
     comparing the `requires_grad` flags costs a few microseconds, so `layer.trainable = False`
     takes effect at the next step all the same.
+
+    Args:
+        optimizer: What it has wrapped itself, in another loop, is not wrapped again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, optimizer: KerasOptimizer) -> None:
+        self._optimizer = optimizer
         self._model: Any = None
         self._parameters: list[nn.Parameter] = []
-        self._wrapped: dict[nn.Parameter, KerasVariable] = {}
+        self._wrapped: dict[Tensor, KerasVariable] = {}
         self._flags: list[bool] = []
         self.variables: list[KerasVariable] = []
         self.tensors: list[Tensor] = []
@@ -29,6 +33,8 @@ class Weights:
     def track(self, model: nn.Module) -> None:
         """List the weights of `model`; called once per pass, it walks all layers."""
         self._model = model
+        for variable in optimizer_variables(self._optimizer):
+            self._wrapped.setdefault(variable.value, variable)
         self._parameters = list(model.parameters())
         self._flags = []
         self.refresh()
@@ -48,6 +54,6 @@ class Weights:
         return [self._wrap(name, p) for name, p in named if p.requires_grad]
 
     def _wrap(self, name: str, parameter: nn.Parameter) -> KerasVariable:
-        if parameter not in self._wrapped:  # a Parameter hashes by identity
+        if parameter not in self._wrapped:  # a tensor hashes by identity
             self._wrapped[parameter] = keras().Variable(parameter, name=name.replace("/", "_"))
         return self._wrapped[parameter]

@@ -4,7 +4,7 @@ import keras
 import pytest
 import torch
 
-from fitkit import Event, FitLoop, Phase, TensorLoader, supervised
+from fitkit import ConfigError, Event, FitLoop, Phase, TensorLoader, supervised
 from fitkit.interop import ignores_training
 
 layers = keras.layers
@@ -185,3 +185,30 @@ def test_keras_optimizer_shares_the_parameters_of_a_torch_module():
     loop_of(module, keras.optimizers.Adam(0.1)).fit(epochs=1)
     assert not torch.equal(module.weight, before)
     assert [parameter.data_ptr() for parameter in module.parameters()] == places
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: keras.optimizers.Adam(0.1),
+        lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1, momentum=0.9)),
+    ],
+)
+def test_a_keras_optimizer_goes_on_with_a_torch_module_in_a_second_loop(make):
+    """The variables that wrap the parameters belong to the optimizer, not to a loop."""
+
+    def trained(*, loops):
+        torch.manual_seed(0)
+        module, optimizer = torch.nn.Linear(4, 1), make()
+        for _ in range(loops):
+            loop_of(module, optimizer).fit(epochs=2 // loops)
+        return [*module.parameters(), *(v.value for v in optimizer.variables)]
+
+    assert all(map(torch.equal, trained(loops=2), trained(loops=1)))
+
+
+def test_a_keras_optimizer_of_one_torch_module_is_refused_on_another():
+    optimizer = keras.optimizers.Adam(0.1)
+    loop_of(torch.nn.Linear(4, 1), optimizer).fit(epochs=1)
+    with pytest.raises(ConfigError, match="built for other variables: 2 of the model's 2"):
+        loop_of(torch.nn.Linear(4, 1), optimizer).fit(epochs=1)
