@@ -1,34 +1,48 @@
-"""Whether the first batch of a phase was checked in this run."""
+"""What the losses share: values are checked on the first batch of a phase, once per run."""
 
+from collections.abc import Hashable
+
+from fitkit.loop.callback import Callback
 from fitkit.loop.events import Phase
+from fitkit.loop.state import State
 
 __all__ = ["FirstBatch"]
 
 
-class FirstBatch:
-    """Checks that read values are made once per run and phase, on its first batch.
+class FirstBatch(Callback):
+    """A callback that checks the first batch of each phase in a run: `check`, by `check_first`.
 
     A step that checks is another one for `Record`, which then runs it eagerly: once per pass would
     cost every epoch an eager step.
-
-    Attributes:
-        checked: Whether the checks of the current phase are done.
     """
 
+    phases = frozenset({Phase.TRAIN, Phase.VAL})
+
     def __init__(self) -> None:
-        self._phases: frozenset[Phase] = frozenset()
+        self._done: frozenset[Phase] = frozenset()
         # The steps of phases that never enter here are the same before and after the checks.
-        self.checked = True
+        self._checked = True
 
-    def open(self) -> None:
-        """Begin a run: its loaders may be others."""
-        self._phases = frozenset()
+    @property
+    def step_key(self) -> Hashable:
+        """Whether the checks are done: a step that checks is another one."""
+        return self._checked
 
-    def enter(self, phase: Phase) -> None:
-        """Begin a pass."""
-        self.checked = phase in self._phases
+    def on_open(self, state: State) -> None:
+        """Check anew in every run: its loaders may be others."""
+        self._done = frozenset()
 
-    def done(self, phase: Phase) -> None:
-        """Note that the checks were passed."""
-        self._phases |= {phase}
-        self.checked = True
+    def on_pass_begin(self, state: State) -> None:
+        """Check the first batch of a phase."""
+        self._checked = state.phase in self._done
+
+    def check_first(self, state: State) -> None:
+        """Check the batch if it is the first one."""
+        if not self._checked:
+            self.check(state)
+            self._done |= {state.phase}
+            self._checked = True
+
+    def check(self, state: State) -> None:
+        """Raise what is wrong with the batch; outputs are there, the loss is not."""
+        raise NotImplementedError

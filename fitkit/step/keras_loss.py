@@ -1,12 +1,9 @@
 """LOSS, with a Keras loss."""
 
-from collections.abc import Hashable
 from typing import Any, final
 
 from fitkit.errors import brief
 from fitkit.interop import is_keras, keras
-from fitkit.loop.callback import Callback
-from fitkit.loop.events import Phase
 from fitkit.loop.state import State
 from fitkit.step.by_name import by_name
 from fitkit.step.first_batch import FirstBatch
@@ -16,7 +13,7 @@ __all__ = ["KerasLoss"]
 
 
 @final
-class KerasLoss(Callback):
+class KerasLoss(FirstBatch):
     """Fill LOSS with a Keras loss, in Keras's argument order: (targets, outputs).
 
     Args:
@@ -39,32 +36,24 @@ class KerasLoss(Callback):
         ```
     """
 
-    phases = frozenset({Phase.TRAIN, Phase.VAL})
-
     def __init__(self, loss: Any) -> None:
+        super().__init__()
         self._loss = as_keras_loss(loss)
         self._kind = kind_of(getattr(self._loss, "function", self._loss))
-        self._first = FirstBatch()
 
     @property
-    def step_key(self) -> Hashable:
-        """Whether the checks are done: a step that checks is another one."""
-        return self._first.checked
+    def loss(self) -> Any:
+        """The loss function, for those that must know how it reduces."""
+        return self._loss
 
-    def on_open(self, state: State) -> None:
-        """Check anew in every run."""
-        self._first.open()
-
-    def on_pass_begin(self, state: State) -> None:
-        """Check the first batch of a phase."""
-        self._first.enter(state.phase)
+    def check(self, state: State) -> None:
+        """Check that there are targets, and that they fit this loss."""
+        require_targets(state)
+        check_targets(self._kind, state)
 
     def on_loss(self, state: State) -> None:
         """Compute the loss."""
-        if not self._first.checked:
-            require_targets(state)
-            check_targets(self._kind, state)
-            self._first.done(state.phase)
+        self.check_first(state)
         state.loss = check_loss(
             self.compute(state.targets, state.outputs, state.sample_weight), state
         )

@@ -1,14 +1,12 @@
 """LOSS, with a torch loss function."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any, final
 
 from torch import Tensor, nn
 
 from fitkit.data import describe
 from fitkit.errors import ConfigError, DataError, brief
-from fitkit.loop.callback import Callback
-from fitkit.loop.events import Phase
 from fitkit.loop.state import State
 from fitkit.step.first_batch import FirstBatch
 from fitkit.step.loss_checks import check_loss, check_targets, kind_of, require_targets
@@ -17,7 +15,7 @@ __all__ = ["TorchLoss"]
 
 
 @final
-class TorchLoss(Callback):
+class TorchLoss(FirstBatch):
     """Fill LOSS with a function in torch's argument order: (outputs, targets).
 
     With sample weights, the function must give one value per sample (`reduction="none"`); the loss
@@ -42,9 +40,8 @@ class TorchLoss(Callback):
         ```
     """
 
-    phases = frozenset({Phase.TRAIN, Phase.VAL})
-
     def __init__(self, loss: Callable[..., Any]) -> None:
+        super().__init__()
         given: Any = loss
         if isinstance(given, type) or not callable(given):
             name = given.__name__ if isinstance(given, type) else brief(given)
@@ -54,27 +51,20 @@ class TorchLoss(Callback):
             )
         self._loss = loss
         self._kind = kind_of(loss)
-        self._first = FirstBatch()
 
     @property
-    def step_key(self) -> Hashable:
-        """Whether the checks are done: a step that checks is another one."""
-        return self._first.checked
+    def loss(self) -> Any:
+        """The loss function, for those that must know how it reduces."""
+        return self._loss
 
-    def on_open(self, state: State) -> None:
-        """Check anew in every run."""
-        self._first.open()
-
-    def on_pass_begin(self, state: State) -> None:
-        """Check the first batch of a phase."""
-        self._first.enter(state.phase)
+    def check(self, state: State) -> None:
+        """Check that there are targets, and that they fit this loss."""
+        require_targets(state)
+        check_targets(self._kind, state)
 
     def on_loss(self, state: State) -> None:
         """Compute the loss."""
-        if not self._first.checked:
-            require_targets(state)
-            check_targets(self._kind, state)
-            self._first.done(state.phase)
+        self.check_first(state)
         state.loss = check_loss(
             self.compute(state.targets, state.outputs, state.sample_weight), state
         )

@@ -26,7 +26,7 @@ def test_the_actions_are_all_asked_for():
     actions = {
         path.relative_to(ROOT).as_posix()
         for path in (PACKAGE / "step").glob("*.py")
-        if re.search(r"^class \w+\(Callback\)", path.read_text(), re.MULTILINE)
+        if re.search(r"^@final\nclass \w+\(", path.read_text(), re.MULTILINE)
     }
     assert actions <= asked
 
