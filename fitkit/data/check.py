@@ -28,8 +28,8 @@ def check_loader(loader: object, name: str) -> None:
         raise empty_error(loader, name)
 
 
-def check_rereadable(loader: object, name: str, epochs: int) -> None:
-    """Refuse what can only be read once where it is to be read once per epoch.
+def check_rereadable(loader: object, name: str, why: str) -> None:
+    """Refuse what can only be read once where it is to be read again; `why` ends the message.
 
     An iterator of a user's own class may begin anew at `iter()`; those of Python never do.
 
@@ -40,10 +40,8 @@ def check_rereadable(loader: object, name: str, epochs: int) -> None:
         loader = loader.loader
     if isinstance(loader, Iterator) and type(cast("Any", loader)).__module__ in _ONE_SHOT:
         raise DataError(
-            f"{name} is one-shot, {_article(cast('object', loader))} can be read once, but "
-            f"epochs={epochs}\n"
-            "Give something that can be read again, such as a DataLoader, TensorLoader or list; or "
-            "say how far to read it: max_steps=."
+            f"{name} is one-shot, {_article(cast('object', loader))} can be read once, but {why}\n"
+            "Give something that can be read again, such as a DataLoader, TensorLoader or list."
         )
 
 

@@ -160,8 +160,8 @@ class FitLoop:
         begin_fit(self.state)
         set_budget(self.state, epochs, max_steps, max_time)
         if epochs is not None and epochs > 1 and max_steps is None and max_time is None:
-            for name, loader in [("train_loader", self.train_loader), *self.val_loaders.items()]:
-                check_rereadable(loader, name or "val_loader", epochs)
+            why = f"epochs={epochs} without max_steps= reads on"
+            check_rereadable(self.train_loader, "train_loader", why)
 
     def _run(self, kind: str, phases: Iterable[Phase], body: Callable[[], object]) -> None:
         """Check the stack, open all callbacks, run the body, close them."""

@@ -1,5 +1,6 @@
 """The one grammar of "how often": 100, "1 epoch", "500 updates", "10 minutes"."""
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -57,6 +58,23 @@ class Interval:
     def mark(self, state: State) -> None:
         """Remember that what was due has been done."""
         self._mark = self._now(state)
+
+    def comes_again(self, state: State, num_batches: int | None) -> bool:
+        """Return whether it is due more than once in this run, as far as the limits of it tell.
+
+        Args:
+            state: Knows the limits.
+            num_batches: Of an epoch, if that is known; an update takes one or more of them.
+        """
+        epochs = math.inf if state.max_epochs is None else state.max_epochs - state.epoch
+        steps = math.inf if state.max_steps is None else state.max_steps - state.num_updates
+        minutes = math.inf if state.max_time_s is None else state.max_time_s / 60
+        updates = min(steps, epochs * (math.inf if num_batches is None else num_batches))
+        rest = {"epoch": epochs, "update": updates, "minute": minutes}[self.unit]
+        if rest == math.inf:
+            return self.unit == "update"  # the first epoch may last for ever
+        now = self._now(state)
+        return (now + rest) // self.count - now // self.count > 1
 
     def _now(self, state: State) -> float:
         if self.unit == "update":

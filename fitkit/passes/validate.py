@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, final
 
+from fitkit.data import check_rereadable, length
 from fitkit.loop.callback import TRAIN_ONLY, Callback
 from fitkit.loop.events import Event, Phase
 from fitkit.loop.interval import Interval
@@ -25,7 +26,8 @@ class Validate(Callback):
     Writes: nothing itself; the pass logs val_loss and so on, val_<name>_loss with several loaders.
     Logs:   nothing itself.
     Syncs:  never itself; Metrics once per pass.
-    Raises: ConfigError if `every` is no interval, or if the loop has a Validate already.
+    Raises: ConfigError if `every` is no interval, or if the loop has a Validate already; DataError
+        for a loader that can be read once, such as a generator, where it is to be read again.
 
     Example:
         ```python
@@ -47,6 +49,7 @@ class Validate(Callback):
     instead_of_two = "Say how often in the stack: supervised(..., validate=500)."
 
     def __init__(self, every: int | str = "1 epoch") -> None:
+        self._every = every
         self._interval = Interval.parse(every)
         self._loop: FitLoop | None = None
 
@@ -55,8 +58,16 @@ class Validate(Callback):
         self._loop = loop
 
     def on_fit_begin(self, state: State) -> None:
-        """Start the interval."""
+        """Start the interval; refuse now what would be used up at the second validation."""
         self._interval.start(state)
+        if self._loop is None or not self._interval.comes_again(
+            state, length(self._loop.train_loader)
+        ):
+            return
+        unit = " updates" if isinstance(self._every, int) else ""
+        for name, loader in self._loop.val_loaders.items():
+            place = f"val_loader['{name}']" if name else "val_loader"
+            check_rereadable(loader, place, f"validation runs every {self._every}{unit}")
 
     def on_batch_end(self, state: State) -> None:
         """Ask for VALIDATE if it is due in mid-pass."""

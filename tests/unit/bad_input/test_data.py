@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from fitkit import DataError, FitLoop, Forward, TensorLoader, supervised
+from fitkit import DataError, Event, FitLoop, Forward, TensorLoader, supervised
 from tests.unit.bad_input.mistakes import CLASSES, Counted, X, Y, batches, loop_of, refused, stack
 
 
@@ -247,8 +247,59 @@ def test_an_iterator_is_to_be_read_more_than_once(index):
 def test_an_iterator_for_validation_is_to_be_read_more_than_once():
     model = nn.Linear(4, 1)
     loop = FitLoop(model, [(X, Y)], one_shot()[0], callbacks=stack(model))
-    with refused(DataError, "val_loader", "list_iterator", "one-shot", model=model):
+    with refused(
+        DataError, "val_loader", "list_iterator", "one-shot", "every 1 epoch", model=model
+    ):
         loop.fit(epochs=2)
+
+
+@pytest.mark.parametrize(
+    ("every", "limits", "said"),
+    [
+        (2, {"epochs": 1}, "every 2 updates"),  # 8 batches
+        ("3 updates", {"max_steps": 6}, "every 3 updates"),
+        (2, {"max_time": 60}, "every 2 updates"),
+        ("1 minute", {"max_time": 120}, "every 1 minute"),
+        ("2 epochs", {"epochs": 4}, "every 2 epochs"),
+    ],
+)
+def test_an_iterator_for_validation_in_mid_run_is_refused_before_the_first_batch(
+    every, limits, said
+):
+    model = nn.Linear(4, 1)
+    loaders = {"a": [(X, Y)], "b": one_shot()[1]}
+    train = TensorLoader(X, Y, batch_size=8)
+    loop = FitLoop(model, train, loaders, callbacks=stack(model, validate=every))
+    with refused(DataError, "val_loader['b']", "a generator", "one-shot", said, model=model):
+        loop.fit(**limits)
+    assert next(loaders["b"]) is not None
+
+
+@pytest.mark.parametrize(
+    ("every", "limits"),
+    [
+        (5, {"epochs": 1}),  # due once in 8 batches
+        (5, {"max_steps": 9}),
+        ("1 minute", {"epochs": 2}),
+        ("2 epochs", {"epochs": 3}),
+        ("1 epoch", {"max_steps": 8}),
+    ],
+)
+def test_an_iterator_for_one_validation_is_read(every, limits):
+    model = nn.Linear(4, 1)
+    train = TensorLoader(X, Y, batch_size=8)
+    loop = FitLoop(model, train, one_shot()[1], callbacks=stack(model, validate=every))
+    losses = loop.fit(**limits)["val_loss"]
+    assert len(losses) == (every != "1 minute")
+
+
+def test_a_validation_that_was_asked_for_once_more_says_what_is_used_up():
+    model = nn.Linear(4, 1)
+    train = TensorLoader(X, Y, batch_size=8)
+    loop = FitLoop(model, train, {"b": one_shot()[1]}, callbacks=stack(model))
+    loop.on(Event.BATCH_END, every=4)(lambda state: state.request(Event.VALIDATE))
+    with refused(DataError, "val_b loader has no batches left", "a generator", "one-shot"):
+        loop.fit(epochs=1)
 
 
 @pytest.mark.parametrize("limit", [{"epochs": 1}, {"epochs": 9, "max_steps": 1}])
