@@ -107,6 +107,11 @@ class DiscriminatorStep(Callback):
             )
         self._label_noise = label_noise
 
+    @property
+    def loss(self) -> Any:
+        """The loss function, for those that must know how it reduces."""
+        return self._loss.loss
+
     def on_pass_begin(self, state: State) -> None:
         """Ask once per pass how the networks are called."""
         self._generator.look()
@@ -147,6 +152,11 @@ class GeneratorStep(Callback):
     ) -> None:
         self._generator, self._discriminator = Network(generator), Network(discriminator)
         self._loss = loss
+
+    @property
+    def loss(self) -> Any:
+        """The loss function, for those that must know how it reduces."""
+        return self._loss.loss
 
     def on_pass_begin(self, state: State) -> None:
         """Ask once per pass how the networks are called."""
