@@ -1,0 +1,97 @@
+"""Gradients no longer than a limit."""
+
+from typing import TYPE_CHECKING, Any, final
+
+from torch import Tensor
+
+from fitkit.errors import ConfigError, brief
+from fitkit.loop.callback import TRAIN_ONLY, Callback
+from fitkit.loop.state import State
+from fitkit.tune.optimizers import grads_scaled_by, optimizers_beside, refuse_doubled
+from fitkit.tune.tensor_lists import mul_, norm
+
+if TYPE_CHECKING:
+    from fitkit.loop.fit_loop import FitLoop
+
+__all__ = ["CLIPPING", "ClipGradNorm", "positive"]
+
+CLIPPING = ("clipnorm", "clipvalue", "global_clipnorm")
+"""Arguments of a Keras optimizer that clip its gradients."""
+
+
+@final
+class ClipGradNorm(Callback):
+    """Scale all gradients down together where their norm is above a limit; log the norm.
+
+    As `torch.nn.utils.clip_grad_norm_`: the norm is that of all gradients as one vector (with
+    `Turn`s, of those of the turn), and they are multiplied by min(1, max_norm / (norm + 1e-6)).
+    Gradients that a Keras optimizer will divide by a loss scale at APPLY count as divided already.
+
+    Args:
+        max_norm: The limit.
+        norm_type: The p of the p-norm; inf is the largest magnitude.
+
+    Reads:  the gradients; the loss scale of a Keras optimizer, shape ().
+    Writes: the gradients, in place.
+    Logs:   grad_norm, the norm before clipping, as mean over the pass; with turns <turn>_grad_norm.
+    Syncs:  never.
+    Raises: ConfigError if a number is not positive, or if a Keras optimizer clips, too.
+
+    Example:
+        ```python
+        import torch
+        from fitkit import ClipGradNorm, FitLoop, TensorLoader, supervised
+
+        model = torch.nn.Linear(4, 1)
+        loop = FitLoop(model, TensorLoader(torch.randn(64, 4), torch.randn(64, 1)))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        loop.attach(supervised(loss=torch.nn.MSELoss(), optimizer=optimizer), ClipGradNorm(1.0))
+        assert "grad_norm" in loop.fit(epochs=1)
+        ```
+    """
+
+    phases = TRAIN_ONLY
+    after = ("Accumulate", "MixedPrecision")
+
+    def __init__(self, max_norm: float, *, norm_type: float = 2.0) -> None:
+        self.max_norm = positive("max_norm", max_norm)
+        self.norm_type = positive("norm_type", norm_type)
+        self._parameters: list[Tensor] = []
+        self._optimizers: list[Any] = []
+
+    def attach(self, loop: "FitLoop") -> None:
+        """Keep the loop: its optimizers are looked at."""
+        self._loop = loop
+
+    def on_fit_begin(self, state: State) -> None:
+        """Check that nobody else clips."""
+        refuse_doubled(self._loop, self, CLIPPING, does="clip gradients")
+
+    def on_pass_begin(self, state: State) -> None:
+        """List the weights and the optimizers."""
+        self._parameters = list(state.model.parameters())
+        self._optimizers = optimizers_beside(self._loop, self)
+
+    def on_grads_ready(self, state: State) -> None:
+        """Clip."""
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        length = norm(gradients, self.norm_type)
+        scale = grads_scaled_by(self._optimizers)
+        if scale is not None:
+            length = length / scale
+        mul_(gradients, (self.max_norm / (length + 1e-6)).clamp(max=1.0))
+        state.log(f"{state.turn}_grad_norm" if state.turn else "grad_norm", length)
+
+
+def positive(argument: str, value: Any) -> float:
+    """Return `value` if it is a number above 0; inf is one.
+
+    Raises:
+        ConfigError: If it is anything else: zero, negative, NaN, a bool, a tensor.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+        return value
+    raise ConfigError(
+        f"{argument}={brief(value)} is a {type(value).__name__}, expected a number above 0\n"
+        f"Give a positive number, for example {argument}=1.0."
+    )

@@ -1,0 +1,57 @@
+"""What can run in half precision, and how it must be told."""
+
+from typing import Any
+
+import torch
+
+from fitkit.errors import ConfigError
+from fitkit.interop import is_keras, modules_of
+
+__all__ = ["check_device", "check_keras", "check_weights"]
+
+_POLICIES = {"bf16": "mixed_bfloat16", "fp16": "mixed_float16"}
+
+
+def check_device(dtype: str, device: torch.device) -> None:
+    """Raise ConfigError if `device` does not compute in `dtype`."""
+    if dtype == "fp16" and device.type == "cpu":
+        raise ConfigError(
+            'MixedPrecision("fp16") on the device cpu: float16 is made for accelerators\n'
+            'Use MixedPrecision("bf16") on a CPU; it needs no loss scale either.'
+        )
+    available = torch.amp.is_autocast_available(device.type)
+    if device.type == "cuda" and dtype == "bf16":
+        available = torch.cuda.is_bf16_supported(including_emulation=False)
+    if not available:
+        raise ConfigError(
+            f'MixedPrecision("{dtype}") on the device {device}, which does not support it\n'
+            'Use the other one of "bf16" and "fp16", or leave it out.'
+        )
+
+
+def check_keras(dtype: str, model: Any) -> None:
+    """Raise ConfigError if a Keras layer computes otherwise than its policy must say."""
+    policy = _POLICIES[dtype]
+    if not is_keras(model, "Layer"):
+        raise ConfigError(
+            f'MixedPrecision("{dtype}"): {type(model).__name__} holds Keras layers, which autocast '
+            "would cast twice\n"
+            "Make a Keras model of it with a dtype policy, or use layers of torch."
+        )
+    layers: list[Any] = [layer for layer in modules_of(model) if is_keras(layer, "Layer")]
+    names: set[str] = {layer.dtype_policy.name for layer in layers if layer.variables}
+    if policy not in names:
+        raise ConfigError(
+            f'MixedPrecision("{dtype}") got a Keras model of the policy {", ".join(sorted(names))}'
+            f"; Keras is told by the policy, not by autocast\n"
+            f'Call keras.config.set_dtype_policy("{policy}") before the model is made.'
+        )
+
+
+def check_weights(model: Any) -> None:
+    """Raise ConfigError if weights are in float16: their updates would vanish."""
+    if any(parameter.dtype is torch.float16 for parameter in model.parameters()):
+        raise ConfigError(
+            'MixedPrecision("fp16") got a model with weights in float16, expected float32\n'
+            "Leave out model.half(): the weights stay float32, autocast does the rest."
+        )
