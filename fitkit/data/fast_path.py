@@ -1,6 +1,7 @@
 """Read a DataLoader over a TensorDataset without touching single samples."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, cast
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from torch.utils import data
 from torch.utils.data import DataLoader, TensorDataset
 
-from fitkit.data.gather import Gather
+from fitkit.data.gather import Gather, ids_of
 from fitkit.data.structure import Structure
 
 _collate: Callable[[list[Any]], Structure] = cast("Any", data).default_collate
@@ -46,8 +47,12 @@ def _are_plain(tensors: Sequence[torch.Tensor]) -> bool:
     )
 
 
-def gathers(loader: Any, rows: TensorDataset) -> Iterator[Gather | list[torch.Tensor]]:
+def gathers(
+    loader: Any, rows: TensorDataset, skip: int = 0
+) -> Iterator[Gather | list[torch.Tensor]]:
     """Yield what the loader would, one gather per batch, drawing the same random numbers.
+
+    The indices of the first `skip` batches are drawn and thrown away.
 
     What torch draws when a pass begins, and from which generator, stays torch's own affair: a
     second DataLoader begins the pass, and only its batches are read without it (its `__next__`
@@ -56,8 +61,10 @@ def gathers(loader: Any, rows: TensorDataset) -> Iterator[Gather | list[torch.Te
     """
     begun = _Begun(loader.batch_sampler)
     iter(DataLoader(rows, batch_sampler=begun, generator=loader.generator))
+    next(islice(begun.batches, skip, skip), None)
     arrays = list(rows.tensors)  # default_collate turns a tuple into a list
-    return (_select(rows, arrays, indices) for indices in begun.batches)
+    ids = ids_of(arrays)
+    return (_select(rows, arrays, ids, indices) for indices in begun.batches)
 
 
 class _Begun:
@@ -74,7 +81,7 @@ class _Begun:
 
 
 def _select(
-    rows: TensorDataset, arrays: list[torch.Tensor], indices: list[Any]
+    rows: TensorDataset, arrays: list[torch.Tensor], ids: tuple[int, ...], indices: list[Any]
 ) -> Gather | list[torch.Tensor]:
     if type(indices) is not list:
         indices = list(indices)  # a batch sampler may yield iterators, too
@@ -83,4 +90,4 @@ def _select(
         return _collate([rows[item] for item in indices])
     index = np.array(indices, dtype=np.int64)  # 3 times as fast as torch.tensor on a list
     host = torch.from_numpy(index)  # pyright: ignore[reportUnknownMemberType]
-    return Gather(arrays, host.to(arrays[0].device))
+    return Gather(arrays, host.to(arrays[0].device), ids)

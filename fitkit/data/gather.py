@@ -1,11 +1,12 @@
 """A batch that is not gathered yet."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fitkit.data.structure import Structure, map_leaves
+from fitkit.data.structure import Structure, leaves, map_leaves
 
 
 @dataclass(slots=True, eq=False)
@@ -18,10 +19,16 @@ class Gather:
     Attributes:
         arrays: tensors `(num_samples, ...)` in the structure of the batch, on one device.
         index: int64 `(batch,)`, on the device of the arrays.
+        ids: The ids of the arrays; a loader that gathers from the same ones makes them only once.
     """
 
     arrays: Structure
     index: Tensor
+    ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Find the ids that were not given."""
+        self.ids = self.ids or ids_of(self.arrays)
 
     def take(self) -> Structure:
         """Give the batch: tensors `(batch, ...)` on the device of the arrays; no sync."""
@@ -37,3 +44,8 @@ class Gather:
     def device(self) -> torch.device:
         """Where the arrays lie and the batch will be."""
         return self.index.device
+
+
+def ids_of(arrays: Structure | list[Any]) -> tuple[int, ...]:
+    """Give the ids of the tensors in a structure."""
+    return tuple([id(array) for _, array in leaves(arrays)])

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fitkit.data.gather import Gather
+from fitkit.data.gather import Gather, ids_of
 from fitkit.data.placement import canonical, fits, place
 from fitkit.data.structure import Structure, leaves, to_tensors
 from fitkit.errors import ConfigError
@@ -78,11 +78,12 @@ class TensorLoader:
         """Yield tuples of tensors `(batch, ...)`, on the device where the arrays lie."""
         return (gather.take() for gather in self.gathers())
 
-    def gathers(self) -> Iterator[Gather]:
-        """Yield the same batches as iteration does, each gathered when it is read."""
+    def gathers(self, skip: int = 0) -> Iterator[Gather]:
+        """Yield the same batches as iteration does but the first ones, gathered when read."""
         order = self._order().to(self._device)
-        starts = range(0, len(self) * self.batch_size, self.batch_size)
-        return (Gather(self._arrays, order[at : at + self.batch_size]) for at in starts)
+        starts = range(skip * self.batch_size, len(self) * self.batch_size, self.batch_size)
+        arrays, ids = self._arrays, ids_of(self._arrays)
+        return (Gather(arrays, order[at : at + self.batch_size], ids) for at in starts)
 
     @property
     def device(self) -> torch.device:

@@ -11,11 +11,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from fitkit.record.generators import Generators
-from fitkit.record.passes.writes import written_placeholders
+from fitkit.record.passes.writes import written_state
 from fitkit.record.program import Program
-from fitkit.record.step_graph import StepGraph
 
-__all__ = ["audit", "is_due", "written_state"]
+__all__ = ["audit", "is_due"]
 
 # Compiled arithmetic is equal within rounding. What counts is the error relative to the change a
 # step makes; counters of metrics (0-d) may flip a sample where two outputs are all but equal.
@@ -85,12 +84,6 @@ def audit(
         both = zip(tree_leaves(replayed[name]), tree_leaves(eager[name]), strict=True)
         pairs += [(name, replay, now, torch.zeros_like(now)) for replay, now in both]
     return next((name for name, *values in pairs if _differ(name, *values, exact=exact)), None)
-
-
-def written_state(step: StepGraph) -> list[Tensor]:
-    """Return the tensors that a step writes."""
-    indices = (step.placeholders.index(node) for node in written_placeholders(step.module.graph))
-    return [step.state[i - step.num_inputs] for i in indices if i >= step.num_inputs]
 
 
 def _differ(name: str, replay: Tensor, eager: Tensor, before: Tensor, *, exact: bool) -> bool:

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import (
     _disable_current_modes,  # pyright: ignore[reportPrivateUsage]
 )
 
-from fitkit.record.holders import Holder, Values
+from fitkit.record.holder import Holder, Values
 
 __all__ = ["GeneratorHolder", "Generators"]
 

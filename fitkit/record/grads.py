@@ -87,9 +87,9 @@ class Gradients:
     def leave(self) -> None:
         """After a replay: show the gradients where eager code looks for them, or clear old ones."""
         if self._buffers is None:
-            # An eager step in between left its gradients; one look per replay tells.
-            if self._parameters and self._parameters[0].grad is not None:
-                for parameter in self._parameters:
+            # An eager step in between left its gradients.
+            for parameter in self._parameters:
+                if parameter.grad is not None:
                     parameter.grad = None
             return
         for parameter, present in zip(self._parameters, self._after, strict=True):

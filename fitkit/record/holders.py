@@ -1,90 +1,18 @@
-"""Where Python keeps values: attributes, containers, the outer variables of functions."""
+"""Where Python keeps named values: attributes, slots, classes, the outer variables of functions."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from operator import itemgetter
-from types import FunctionType
+from types import FunctionType, MappingProxyType
 from typing import Any, cast, final
 
 from torch import Tensor
 
-__all__ = [
-    "AttributeHolder",
-    "ClassHolder",
-    "Container",
-    "ContainerHolder",
-    "FunctionHolder",
-    "Holder",
-    "SlotsHolder",
-    "Values",
-    "fingerprint",
-]
+from fitkit.record.holder import GONE, Holder, Items, Source, Values
 
-Values = tuple[object, ...]
-Items = dict[Any, Any]
-Container = dict[Any, Any] | list[Any] | deque[Any] | set[Any]
+__all__ = ["AttributeHolder", "ClassHolder", "FunctionHolder", "SlotsHolder"]
 
-SCALARS = (int, float, bool, str, type(None), complex, bytes)
-_MAX_ITEMS = 4096
-_GONE = object()
-
-
-def fingerprint(values: Values) -> Values:
-    """Return something hashable, equal where the values are: scalars by value, others by id."""
-    return tuple(
-        (type(value), value) if isinstance(value, SCALARS) else id(value) for value in values
-    )
-
-
-class Holder:
-    """Some named values that live together.
-
-    Attributes:
-        owner: Whose values they are, for messages.
-    """
-
-    owner: str
-
-    def read(self) -> Values:
-        """Return the values a program depends on, as they are now."""
-        raise NotImplementedError
-
-    def items(self) -> Items:
-        """Return a copy of all values by name."""
-        raise NotImplementedError
-
-    def put(self, items: Items) -> None:
-        """Put a copy back."""
-        raise NotImplementedError
-
-    def counts(self, name: Any, old: Any, new: Any) -> bool:
-        """Return whether a step may not make this change."""
-        return True
-
-    def label(self, name: Any) -> str:
-        """Return what a value is called in messages."""
-        return f"{self.owner}.{name}"
-
-    def change(self, before: Items) -> str | None:
-        """Return the name of the first change since `before` that counts."""
-        now = self.items()
-        for name in before | now:
-            old, new = before.get(name, _GONE), now.get(name, _GONE)
-            if not _same(old, new) and self.counts(name, old, new):
-                return self.label(name)
-        return None
-
-    def undo(self, before: Items) -> None:
-        """Put back what is another object than it was in `before`."""
-        now = self.items()
-        if any(now.get(n, _GONE) is not before.get(n, _GONE) for n in before | now):
-            self.put(before)
-
-
-def _same(old: Any, new: Any) -> bool:
-    if old is new:
-        return True
-    return isinstance(old, SCALARS) and type(old) is type(new) and old == new
+_VALUES = cast(Any, dict).values
+_CLASS_VALUES = cast(Any, MappingProxyType).values
 
 
 @final
@@ -100,21 +28,32 @@ class AttributeHolder(Holder):
         self.owner = type(thing).__name__
         self._dict = cast(dict[str, object], vars(thing))
         self._names = None if names is None else frozenset(names)
-        self._get = None if names is None else _getter(names)
+        self._read = None if names is None else tuple(names)
 
     def narrow(self, mentioned: frozenset[str]) -> None:
         """Read only attributes that the code mentions; all that there are count all the same."""
-        self._get = _getter([name for name in self._dict if name in mentioned])
+        self._read = tuple(name for name in self._dict if name in mentioned)
 
     def read(self) -> Values:
         """Return the values a program depends on, as they are now."""
-        if self._get is None:
+        if self._read is None:
             return tuple(self._dict.values())
-        try:
-            values = self._get(self._dict)
-        except KeyError:  # an attribute was deleted
-            return ()
-        return values if self._names is not None else (len(self._dict), *values)
+        values = [self._dict.get(name, GONE) for name in self._read]
+        return tuple(values) if self._names is not None else (len(self._dict), *values)
+
+    def sources(self) -> Iterable[Source]:
+        """Return functions and what to call them with, to see fast whether `read` has changed."""
+        if self._read is None:
+            return [(_VALUES, self._dict)]
+        names = [name for name in self._read if name in self._dict]
+        if not names:
+            return []
+        # Of a single name itemgetter makes no tuple, so that one is read twice.
+        return [(cast(Any, itemgetter(names[0], *names)), self._dict)]
+
+    def sized(self) -> Sized | None:
+        """Return what has another length when values have come or gone, if there is such."""
+        return self._dict
 
     def items(self) -> Items:
         """Return a copy of all values by name."""
@@ -136,12 +75,6 @@ class AttributeHolder(Holder):
         return rebound or self._names is None or name in self._names
 
 
-def _getter(names: Sequence[str]) -> Callable[[dict[str, object]], Values]:
-    if len(names) > 1:
-        return cast(Any, itemgetter(*names))  # in C: it runs at every step
-    return lambda held: tuple([held[name] for name in names])
-
-
 @final
 class SlotsHolder(Holder):
     """The slots of an object that has no `__dict__`.
@@ -158,7 +91,7 @@ class SlotsHolder(Holder):
 
     def read(self) -> Values:
         """Return the values a program depends on, as they are now."""
-        return tuple([getattr(self._thing, name, _GONE) for name in self._names])
+        return tuple([getattr(self._thing, name, GONE) for name in self._names])
 
     def items(self) -> Items:
         """Return a copy of all values by name."""
@@ -167,7 +100,7 @@ class SlotsHolder(Holder):
     def put(self, items: Items) -> None:
         """Put a copy back."""
         for name, value in items.items():
-            if value is not _GONE:
+            if value is not GONE:
                 object.__setattr__(self._thing, name, value)
             elif hasattr(self._thing, name):
                 object.__delattr__(self._thing, name)
@@ -185,6 +118,14 @@ class ClassHolder(Holder):
         """Return the values a program depends on, as they are now."""
         return tuple(vars(self._kind).values())
 
+    def sources(self) -> Iterable[Source]:
+        """Return functions and what to call them with, to see fast whether `read` has changed."""
+        return [(_CLASS_VALUES, vars(self._kind))]
+
+    def sized(self) -> Sized | None:
+        """Return what has another length when values have come or gone, if there is such."""
+        return vars(self._kind)
+
     def items(self) -> Items:
         """Return a copy of all values by name."""
         return dict(vars(self._kind))
@@ -196,50 +137,6 @@ class ClassHolder(Holder):
                 delattr(self._kind, name)
             elif items[name] is not value:
                 setattr(self._kind, name, items[name])
-
-
-@final
-class ContainerHolder(Holder):
-    """The items of a list, dict, deque or set. Of a long one its length and first items are read.
-
-    Args:
-        container: The container.
-        owner: Whose it is.
-        counts: Whether a step may not change it.
-    """
-
-    def __init__(self, container: Container, owner: str, *, counts: bool = True) -> None:
-        self.owner = owner
-        self._container = container
-        self._counts = counts
-
-    def read(self) -> Values:
-        """Return the values a program depends on, as they are now."""
-        held = self._container
-        values = (*held.values(), *held) if isinstance(held, dict) else tuple(held)
-        return values if len(values) <= _MAX_ITEMS else (len(values), *values[:_MAX_ITEMS])
-
-    def items(self) -> Items:
-        """Return a copy of all values by name."""
-        held = self._container
-        return dict(held) if isinstance(held, dict) else dict(enumerate(held))
-
-    def put(self, items: Items) -> None:
-        """Put a copy back."""
-        held: Any = self._container
-        held.clear()
-        if isinstance(held, dict | set):
-            cast(Any, held).update(items if isinstance(held, dict) else items.values())
-        else:
-            held.extend(items.values())
-
-    def counts(self, name: Any, old: Any, new: Any) -> bool:
-        """Return whether a step may not make this change."""
-        return self._counts
-
-    def label(self, name: Any) -> str:
-        """Return what a value is called in messages."""
-        return f"{self.owner}[{name!r}]" if isinstance(self._container, dict) else self.owner
 
 
 @final
@@ -262,7 +159,7 @@ class FunctionHolder(Holder):
     def read(self) -> Values:
         """Return the values a program depends on, as they are now."""
         cells = [_content(cell) for cell in self._cells.values()]
-        return (*cells, *[self._globals.get(name, _GONE) for name in self._names])
+        return (*cells, *[self._globals.get(name, GONE) for name in self._names])
 
     def items(self) -> Items:
         """Return a copy of all values by name."""
@@ -271,7 +168,7 @@ class FunctionHolder(Holder):
     def put(self, items: Items) -> None:
         """Put a copy back."""
         for name, value in items.items():
-            if value is _GONE:
+            if value is GONE:
                 continue
             if name in self._cells:
                 self._cells[name].cell_contents = value
@@ -287,4 +184,4 @@ def _content(cell: Any) -> object:
     try:
         return cell.cell_contents
     except ValueError:
-        return _GONE
+        return GONE

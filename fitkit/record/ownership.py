@@ -1,13 +1,14 @@
 """Whose an object is, and so which of its attributes count: the user's, fitkit's, a library's."""
 
 import sys
+from argparse import Namespace
 from functools import cache
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any, cast
 
 from torch.optim import Optimizer
 
-from fitkit.record.holders import SCALARS
+from fitkit.record.holder import SCALARS
 
 __all__ = [
     "LIBRARIES",
@@ -49,6 +50,8 @@ def is_own(value: object) -> bool:
 def counted_names(thing: Any, package: str) -> list[str] | None:
     """Return the attributes of an object that count; None is all."""
     attributes = cast("dict[str, Any]", vars(thing))
+    if isinstance(thing, (SimpleNamespace, Namespace)):
+        return None  # a library's class, but what is inside is the user's
     if package == "fitkit":
         plain = {n for n, v in attributes.items() if not isinstance(v, dict | list | tuple)}
         return [name for name in attributes if name in plain and name[0] != "_"]
@@ -69,7 +72,7 @@ def leads_on(name: str, value: object, package: str, names: list[str] | None) ->
     """Return whether the walk goes on from an attribute."""
     if package == "fitkit" or name == _KERAS_RATE or isinstance(value, FunctionType | MethodType):
         return True
-    if package not in LIBRARIES:
+    if names is None or package not in LIBRARIES:
         return names is None or name in names
     # What libraries keep in private and in containers is bookkeeping and variables.
     return name[0] != "_" and not isinstance(value, dict | list)

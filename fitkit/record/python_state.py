@@ -6,14 +6,17 @@ that changes one of them while it is traced is refused (a counter, a rebound ten
 """
 
 from collections.abc import Callable, Iterable
-from operator import is_
-from typing import Any, final
+from itertools import chain
+from operator import call, is_
+from typing import Any, cast, final
 
 from torch import nn
 
 from fitkit.loop.callback import Callback
-from fitkit.record.holders import Holder, Values, fingerprint
+from fitkit.record.containers import IteratorHolder
+from fitkit.record.holder import Holder, Values, fingerprint
 from fitkit.record.reach import Reach
+from fitkit.record.refused import Refused
 
 __all__ = ["PythonState"]
 
@@ -55,31 +58,55 @@ class PythonState:
         self.parameters = list(own | dict.fromkeys(self._reach.parameters))
         # A fingerprint holds ids; the values it was made of are kept, so that no id comes back.
         self._versions: dict[Values, tuple[int, Any]] = before._versions if before else {}
-        self._seen = [holder.read() for holder in self._holders]
-        self._fingerprints: list[Values] = [fingerprint(values) for values in self._seen]
         self._num_unkept = before._num_unkept if before else 0
-        self._version = self._number()
+        self._look()
 
     def version(self) -> int:
         """Return a number that is the same whenever all watched attributes are."""
-        changed = False
-        for index, holder in enumerate(self._holders):
-            now, before = holder.read(), self._seen[index]
-            if len(now) != len(before) or not all(map(is_, now, before)):
-                self._seen[index] = now
-                self._fingerprints[index] = fingerprint(now)
-                changed = True
-        if changed:
-            self._version = self._number()
+        try:
+            same = self._sizes() == self._sizes_seen and all(map(is_, self._read(), self._seen))
+        except KeyError:  # an attribute was deleted
+            same = False
+        if not same:
+            self._look()
         return self._version
 
-    def _number(self) -> int:
-        key = (*self._fingerprints, *map(id, self.parameters))
+    def _look(self) -> None:
+        """Read everything; the next `version` only sees whether anything is another object."""
+        sources = [source for holder in self._holders for source in holder.sources()]
+        self._functions = [function for function, _ in sources]
+        self._arguments = [argument for _, argument in sources]
+        sized = (holder.sized() for holder in self._holders)
+        self._sized = [each for each in sized if each is not None]
+        self._sizes_seen = self._sizes()
+        self._seen = list(self._read())
+        self._version = self._number([holder.read() for holder in self._holders])
+
+    def _read(self) -> Iterable[object]:
+        calls: Iterable[Iterable[object]] = map(cast(Any, call), self._functions, self._arguments)
+        return chain.from_iterable(calls)
+
+    def _sizes(self) -> list[int]:
+        return list(map(len, self._sized))
+
+    def _number(self, values: list[Values]) -> int:
+        key = (*map(fingerprint, values), *map(id, self.parameters))
         if key in self._versions or len(self._versions) < _MAX_VERSIONS:
-            kept = (list(self._seen), self.parameters)
+            kept = (values, self.parameters)
             return self._versions.setdefault(key, (len(self._versions), kept))[0]
         self._num_unkept += 1
         return -self._num_unkept
+
+    def refuse_unseen(self) -> None:
+        """Refuse a step that reads what nobody can watch.
+
+        Raises:
+            Refused: Naming it.
+        """
+        for holder in self._holders:
+            if isinstance(holder, IteratorHolder):
+                where = holder.owner or "a variable"
+                raise Refused(f"the step reads {where}, a {holder.kind}: it yields without a trace")
 
     def snapshot(self) -> Saved:
         """Return everything in reach as it is now, also what belongs into no key."""

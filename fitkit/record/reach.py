@@ -5,29 +5,24 @@ scalars and callables count; the rest is bookkeeping and variables, which a trac
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, cast, final
+from weakref import ProxyType
 
+import numpy as np
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fitkit.interop import modules_of
 from fitkit.loop.callback import Callback
 from fitkit.loop.events import REGION, Event, Phase, hook_name
+from fitkit.record.containers import ArrayHolder, Container, ContainerHolder, IteratorHolder
 from fitkit.record.generators import GeneratorHolder
-from fitkit.record.holders import (
-    SCALARS,
-    AttributeHolder,
-    ClassHolder,
-    Container,
-    ContainerHolder,
-    FunctionHolder,
-    Holder,
-    SlotsHolder,
-)
+from fitkit.record.holder import SCALARS, Holder
+from fitkit.record.holders import AttributeHolder, ClassHolder, FunctionHolder, SlotsHolder
 from fitkit.record.ownership import (
     LIBRARIES,
     UNWATCHED,
@@ -50,8 +45,9 @@ _HOST_SIDE = {hook_name(event) for event in Event if event not in REGION[Phase.T
 }
 # Who mentions one of these may read attributes whose names do not appear in the code.
 _DYNAMIC = {"getattr", "vars", "__dict__", "attrgetter", "__getattribute__", "asdict", "eval"}
-_MAX_DEPTH = 4
+_MAX_DEPTH = 16
 _MAX_ITEMS = 64
+_MAX_BYTES = 1 << 16  # of an array, compared at every step
 
 
 @final
@@ -132,6 +128,7 @@ class Reach:
 
     def _add(self, value: Any, depth: int, owner: str = "") -> None:
         """Walk on from any value."""
+        value = _referent(value)
         if depth > _MAX_DEPTH or isinstance(value, (*SCALARS, Tensor, ModuleType)):
             return
         if isinstance(value, dict | list | deque | set):
@@ -151,6 +148,13 @@ class Reach:
             self._add_class(cast("type[Any]", value), depth)
         elif isinstance(value, nn.Module):
             self._add_modules(value, depth)
+        elif isinstance(value, np.ndarray):
+            array = cast("np.ndarray[Any, Any]", value)
+            if array.nbytes <= _MAX_BYTES and self._is_new(array):
+                self.holders.append(ArrayHolder(array, owner))
+        elif isinstance(value, Iterator) and package_of(type(cast(Any, value))) in LIBRARIES:
+            if self._is_new(value):
+                self.holders.append(IteratorHolder(type(cast(Any, value)).__name__, owner))
         else:
             self._add_object(value, depth)
 
@@ -163,6 +167,9 @@ class Reach:
 
     def _add_modules(self, module: nn.Module, depth: int) -> None:
         self.parameters += module.parameters()
+        for parameter in module.parameters():
+            for hook in hooks_of(parameter):
+                self._add(hook, depth + 1, "the hook of a parameter")
         modules = modules_of(module)[::-1]  # inner ones first: depth counts from each of them
         for each in modules:
             self._add_object(each, depth)
@@ -268,3 +275,18 @@ class Reach:
         names = [name for name in names_in(function.__code__) if name in vars(module)]
         if names:
             self.holders.append(AttributeHolder(module, names))
+
+
+def _referent(value: Any) -> Any:
+    """Return what a weak reference refers to; None if that is gone; else the value itself."""
+    try:
+        # A proxy answers like its referent, but for this: a bound method tells whose it is.
+        return cast(Any, value).__init__.__self__ if type(value) is ProxyType else value
+    except ReferenceError:
+        return None
+
+
+def hooks_of(parameter: Any) -> list[Any]:
+    """Return the hooks that wait for the gradient of a parameter."""
+    hooks, later = parameter._backward_hooks, parameter._post_accumulate_grad_hooks
+    return [*(hooks or {}).values(), *(later or {}).values()]

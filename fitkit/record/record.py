@@ -1,5 +1,6 @@
 """Record: the step region traced once through all its callbacks, then replayed without Python."""
 
+import sys
 import warnings
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, Literal, final, get_args
@@ -152,10 +153,12 @@ class Record(Callback):
         if kind in self._changing:  # it has a new key after every step
             self._changing[kind].run_eagerly()
             return
-        if key not in self.recordings and len(self.recordings) < self.max_programs:
-            self.on_pass_begin(state)  # what changed may lead to objects that were out of reach
-            key = self._key(state, inputs, optimizers)
-        recording = self._recording(key, state, inputs)
+        recording = self.recordings.get(key)
+        if recording is None or inputs.opaque is not None:
+            if len(self.recordings) < self.max_programs:
+                self.on_pass_begin(state)  # what changed may lead to what was out of reach
+                key = self._key(state, inputs, optimizers)
+            recording = self._recording(key, state, inputs)
         if recording is None or state.eager_requested or recording.num_eager == 0:
             self._run_eagerly(recording)
             self._rekey(key, self._key(state, inputs, optimizers))
@@ -174,11 +177,9 @@ class Record(Callback):
 
     def _gathers(self, batch: Gather) -> bool:
         """Return whether programs gather from these arrays; they are held for as long."""
-        arrays = [array for _, array in leaves(batch.arrays)]
-        key = tuple(map(id, arrays))
-        if len(self._arrays) < _MAX_ARRAYS:
-            self._arrays.setdefault(key, arrays)
-        return key in self._arrays
+        if batch.ids not in self._arrays and len(self._arrays) < _MAX_ARRAYS:
+            self._arrays[batch.ids] = [array for _, array in leaves(batch.arrays)]
+        return batch.ids in self._arrays
 
     def _rekey(self, old: Hashable, new: Hashable) -> None:
         """File a first step under what it has become: it built what is built lazily."""
@@ -215,9 +216,7 @@ class Record(Callback):
             self._recorder_now().optimizers.slots(),
             tuple([_trained(parameter) for parameter in self._python.parameters]),
             tuple([callback.step_key for callback in self._python.keyed]),
-            torch.are_deterministic_algorithms_enabled(),
-            torch.is_autocast_enabled(state.device.type),
-            torch.get_autocast_dtype(state.device.type),
+            _settings(state.device.type),
             state.needs,
             state.log_buffer,
         )
@@ -269,6 +268,19 @@ class Record(Callback):
         if self._recorder is None:
             raise ConfigError("this Record is not attached to a loop\nUse loop.attach(Record()).")
         return self._recorder
+
+
+def _settings(device: str) -> Hashable:
+    """Return what holds for the whole process and changes what a step computes."""
+    keras = sys.modules.get("keras")
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_autocast_enabled(device),
+        torch.get_autocast_dtype(device),
+        torch.get_default_dtype(),
+        torch.get_float32_matmul_precision(),
+        keras and (keras.config.epsilon(), keras.config.floatx()),
+    )
 
 
 def _trained(parameter: Any) -> Hashable:

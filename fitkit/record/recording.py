@@ -9,11 +9,12 @@ from fitkit.loop.bus import EventBus
 from fitkit.loop.events import REGION, Event
 from fitkit.loop.runner import Runner
 from fitkit.loop.state import State
-from fitkit.record.audit import audit, is_due, written_state
+from fitkit.record.audit import audit, is_due
 from fitkit.record.constants import Constants
 from fitkit.record.grads import GradBuffers, Gradients
 from fitkit.record.optimizers import Optimizers
 from fitkit.record.passes import simplify
+from fitkit.record.passes.writes import written_state
 from fitkit.record.program import Program
 from fitkit.record.python_state import PythonState
 from fitkit.record.refused import Refused, WritesNumber
@@ -81,6 +82,7 @@ class Recorder:
                     self.runner.run_metrics()
                 return published(state, tensors, outputs=outputs)
 
+        python.refuse_unseen()
         gradients = self._gradients(with_metrics)
         self._rehearse(python)
         with self.optimizers.traced(), undone(self.bus, state, python):
@@ -229,4 +231,9 @@ class Recording:
 
 
 def _layout(tensors: Sequence[Tensor]) -> list[object]:
-    return [(t.data_ptr(), t.shape, t.stride()) for t in tensors]
+    # In C: it runs at every step.
+    return [
+        *map(Tensor.data_ptr, tensors),
+        *map(Tensor.size, tensors),
+        *map(Tensor.stride, tensors),
+    ]

@@ -63,7 +63,7 @@ def step_inputs(state: State) -> StepInputs:
     opaque: list[str] = []
     if state.pending is not None:
         tensors.append(state.pending.index)
-        layout += [id(array) for _, array in leaves(state.pending.arrays)]
+        layout.append(state.pending.ids)
     else:
         for name in _FIELDS:
             _collect(getattr(state, name), tensors, layout, opaque)
@@ -109,7 +109,7 @@ def substituted(state: State, tensors: Sequence[Tensor]) -> Generator[None]:
     supply = iter(tensors)
     state.unset(("outputs", "loss", "step_logs"))
     if pending is not None:
-        state.pending = Gather(pending.arrays, next(supply))
+        state.pending = Gather(pending.arrays, next(supply), pending.ids)
     else:
         for name in _FIELDS:
             setattr(state, name, _replaced(before[name], supply))

@@ -11,9 +11,10 @@ from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from fitkit.record.backends import Runner
-from fitkit.record.passes.writes import written_placeholders
+from fitkit.record.passes.writes import written_state
 from fitkit.record.step_graph import StepGraph
 
 # Lazy initialization (cuBLAS handles, autotuning) happens in the first runs and may not be
@@ -93,10 +94,13 @@ def cudagraph(
         device.warm_up(work)
         launch, outputs = device.capture(work)
 
+    written = written_state(step)
+
     def replay(inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         for own, given in zip(static, inputs, strict=True):
             own.copy_(given, non_blocking=True)
         launch()
+        increment_version(written)  # as inductor does: nobody else counts these writes
         return [output.clone() for output in outputs]
 
     return replay
@@ -105,9 +109,7 @@ def cudagraph(
 @contextmanager
 def _state_kept(step: StepGraph) -> Any:
     """Undo what warm-up runs do to the state: they are real steps."""
-    placeholders = step.placeholders
-    indices = [placeholders.index(n) for n in written_placeholders(step.module.graph)]
-    changed = [step.state[i - step.num_inputs] for i in indices if i >= step.num_inputs]
+    changed = written_state(step)
     before = [t.clone() for t in changed]
     try:
         yield

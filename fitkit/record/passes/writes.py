@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 from torch.utils import _pytree as pytree
+
+from fitkit.record.step_graph import StepGraph
 
 # Batch norm in training writes its running mean and variance; its schema does not say so.
 _BATCH_NORMS = frozenset(
@@ -59,6 +61,13 @@ def written_placeholders(graph: fx.Graph) -> list[fx.Node]:
     """Return the placeholders whose tensor a run of the graph changes, in order."""
     changed = written(graph)
     return [n for n in graph.nodes if n.op == "placeholder" and n in changed]
+
+
+def written_state(step: StepGraph) -> list[Tensor]:
+    """Return the tensors of the state that a run of the step changes."""
+    placeholders = step.placeholders
+    indices = [placeholders.index(node) for node in written_placeholders(step.module.graph)]
+    return [step.state[i - step.num_inputs] for i in indices if i >= step.num_inputs]
 
 
 def _aliased(node: fx.Node) -> Iterator[tuple[fx.Node, bool]]:
