@@ -30,3 +30,23 @@ class DeviceError(RuntimeError):
 
 class UnsetError(AttributeError):
     """A state field that was read before the event that writes it."""
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that is not there or cannot be used."""
+
+
+class CheckpointCorruptError(CheckpointError):
+    """A checkpoint whose files are not what was written."""
+
+
+class CheckpointMismatchError(CheckpointError):
+    """A checkpoint of another program: another model, optimizer, data, callback or version."""
+
+
+class CheckpointUnsafeError(CheckpointError):
+    """A checkpoint that holds what none of fitkit's does: links, pickles, archives."""
+
+
+class CheckpointWriteError(CheckpointError):
+    """A checkpoint that could not be written."""

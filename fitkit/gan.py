@@ -4,6 +4,7 @@ The turn of the discriminator runs the generator without a graph; the turn of th
 computes no gradients of the discriminator's weights. Put together by `fitkit.stacks.gan`.
 """
 
+from collections.abc import Mapping
 from typing import Any, final
 
 import torch
@@ -58,6 +59,15 @@ class Noise(Callback):
         self._seed = seed
         if seed is not None and not is_keras(seed, "random.SeedGenerator"):
             self._seed = keras().random.SeedGenerator(seed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of a Keras seed; torch's generators belong to the process."""
+        return {} if self._seed is None else {"seed": self._seed.state.value.detach()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the seed."""
+        if self._seed is not None:
+            self._seed.state.assign(state["seed"])
 
     def on_batch_begin(self, state: State) -> None:
         """Draw in the order in which the turns use it."""

@@ -20,6 +20,7 @@ __all__ = [
     "KerasOptimizer",
     "KerasVariable",
     "device_of",
+    "global_seed",
     "ignores_training",
     "is_keras",
     "keras",
@@ -28,6 +29,8 @@ __all__ = [
     "optimizer_variables",
     "overrides",
     "require_torch_backend",
+    "set_global_seed",
+    "state_tensors",
     "trainable_parameters",
 ]
 
@@ -180,3 +183,55 @@ def _is_own(value: Any) -> bool:
 def _takes_training(kind: type[Any]) -> bool:
     parameters = inspect.signature(kind.call).parameters.values()
     return any(p.name == "training" or p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def state_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return every tensor a model keeps, by name: weights, statistics, seeds, buffers.
+
+    Metrics of a Keras model are not among them.
+    """
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+
+    def add(name: str, tensor: Tensor) -> None:
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            found[_unused(name, found)] = tensor
+
+    for layer in keras_layers_of(model):
+        for variable in layer.variables:
+            add(variable.path, variable.value)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        add(name, tensor)
+    for module in modules_of(model):  # torch modules within Keras layers are in nobody's list
+        for name, tensor in module.named_buffers(recurse=False):
+            add(f"{type(module).__name__}.{name}", tensor)
+    return found
+
+
+def global_seed() -> Tensor | None:
+    """Return the state of the seed that `keras.random` falls back on, None if nobody has used it.
+
+    It is no part of any model, and Keras has no public way to it.
+    """
+    module: Any = sys.modules.get("keras.src.backend.common.global_state")
+    generator = module and module.get_global_attribute("global_seed_generator")
+    return None if generator is None else generator.state.value.detach()
+
+
+def set_global_seed(value: Tensor | None) -> None:
+    """Put that state back."""
+    if value is not None:
+        found = global_seed()
+        if found is None:
+            keras().src.random.seed_generator.global_seed_generator()
+            found = cast(Tensor, global_seed())
+        found.copy_(value)
+
+
+def _unused(name: str, names: dict[str, Tensor]) -> str:
+    number, free = 1, name
+    while free in names:
+        number += 1
+        free = f"{name}#{number}"
+    return free

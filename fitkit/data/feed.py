@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from time import perf_counter
+from typing import Any
 
 import torch
 
 from fitkit.data.check import empty_error
 from fitkit.data.gather import Gather
 from fitkit.data.placement import canonical, place
+from fitkit.data.position import open_at, opening_of
 from fitkit.data.prefetch import CudaCopier, Prefetch
 from fitkit.data.source import Loader, is_resident, move, open_source, set_epoch
 from fitkit.data.structure import Structure, to_tensors
@@ -28,7 +30,8 @@ class Feed:
 
     Attributes:
         wait_s: seconds spent waiting for batches so far.
-        num_fetched: batches given so far.
+        num_fetched: batches given so far, and those skipped.
+        opening: what the order of the pass follows from, see `opening_of`; {} before it begins.
 
     Raises:
         DataError: while iterating: the loader is empty or used up, or a batch does not hold
@@ -48,12 +51,19 @@ class Feed:
         self.name = name
         self.wait_s = 0.0
         self.num_fetched = 0
+        self.opening: dict[str, Any] = {}
+        self._source: Iterator[Gather | Structure] | None = None
         move(loader, self.device)
         set_epoch(loader, epoch)
 
+    def start_at(self, num_batches: int, opening: dict[str, Any], state: Any = None) -> None:
+        """Begin the pass behind its first batches; see `open_at`."""
+        self._source = self._ready(open_at(self.loader, num_batches, opening, state))
+        self.num_fetched, self.opening = num_batches, opening
+
     def __iter__(self) -> Iterator[Gather | Structure]:
         """Yield the batches of one pass."""
-        source = None
+        source = self._source
         while True:
             begin = perf_counter()
             try:
@@ -73,7 +83,10 @@ class Feed:
             raise empty_error(self.loader, self.name)
 
     def _open(self) -> Iterator[Gather | Structure]:
-        source = open_source(self.loader)
+        self.opening = opening_of(self.loader)
+        return self._ready(open_source(self.loader))
+
+    def _ready(self, source: Iterator[Gather | Structure]) -> Iterator[Gather | Structure]:
         if self.device.type != "cuda" or is_resident(self.loader, self.device):
             return (self._placed(item) for item in source)
         return Prefetch((_host(item) for item in source), CudaCopier(self.device))

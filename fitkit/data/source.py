@@ -46,6 +46,10 @@ class LoaderWrapper:
         """Give the changed batch."""
         return item
 
+    def read(self) -> Iterator[Gather | Structure]:
+        """Begin a pass: give its batches, still to be placed."""
+        return map(self.adapt, open_source(self.loader))
+
     def __len__(self) -> int:
         """Number of batches in a pass; TypeError where the inner loader does not know it."""
         known = length(self.loader)
@@ -87,10 +91,18 @@ def set_epoch(loader: Loader, epoch: int) -> None:
             told(epoch)
 
 
-def open_source(loader: Loader) -> Iterator[Gather | Structure]:
-    """Begin a pass: exactly one `iter()` of the loader, whose batches are still to be placed."""
+def is_pydataset(loader: object) -> bool:
+    """Whether it is read by index between two hooks, as keras.utils.PyDataset is."""
+    return isinstance(loader, _PyDataset)
+
+
+def open_source(loader: Loader, skip: int = 0) -> Iterator[Gather | Structure]:
+    """Begin a pass: exactly one `iter()` of the loader, whose batches are still to be placed.
+
+    `skip` batches are left out at the beginning of a PyDataset, which is read by index.
+    """
     if isinstance(loader, LoaderWrapper):
-        return map(loader.adapt, open_source(loader.loader))
+        return loader.read()
     if isinstance(loader, TensorLoader):
         return loader.gathers()
     if (rows := rows_of(loader)) is not None:
@@ -98,7 +110,7 @@ def open_source(loader: Loader) -> Iterator[Gather | Structure]:
     if isinstance(loader, _NumpyIterable):
         return loader.as_numpy_iterator()
     if isinstance(loader, _PyDataset):
-        return _between_hooks(loader)
+        return _between_hooks(loader, skip)
     return iter(loader)
 
 
@@ -120,7 +132,10 @@ def is_resident(loader: Loader, device: torch.device) -> bool:
     return rows is not None and rows.tensors[0].device == device
 
 
-def _between_hooks(loader: _PyDataset) -> Iterator[Structure]:
+def _between_hooks(loader: _PyDataset, skip: int) -> Iterator[Structure]:
     loader.on_epoch_begin()
-    yield from cast("Iterable[Any]", loader)
+    if skip:
+        yield from (loader[index] for index in range(skip, length(loader) or 0))
+    else:
+        yield from cast("Iterable[Any]", loader)
     loader.on_epoch_end()

@@ -9,8 +9,15 @@ from fitkit.loop.state import State
 __all__ = ["set_budget", "stop_if_spent"]
 
 
-def set_budget(state: State, epochs: int | None, max_steps: int | None, max_time: object) -> None:
-    """Write the limits of this call of `fit` to the state.
+def set_budget(
+    state: State,
+    epochs: int | None,
+    max_steps: int | None,
+    max_time: object,
+    *,
+    total: bool = False,
+) -> None:
+    """Write the limits of this call of `fit` to the state; `total` ones count from the beginning.
 
     Raises:
         ConfigError: If no limit is given or one is not positive.
@@ -20,9 +27,10 @@ def set_budget(state: State, epochs: int | None, max_steps: int | None, max_time
             "fit() was given no limit: epochs, max_steps and max_time are all None\n"
             "Pass at least one, for example epochs=3 or max_steps=1000."
         )
-    state.max_epochs = None if epochs is None else state.epoch + positive_int("epochs", epochs)
+    epoch, num_updates = (0, 0) if total else (state.epoch, state.num_updates)
+    state.max_epochs = None if epochs is None else epoch + positive_int("epochs", epochs)
     state.max_steps = (
-        None if max_steps is None else state.num_updates + positive_int("max_steps", max_steps)
+        None if max_steps is None else num_updates + positive_int("max_steps", max_steps)
     )
     state.max_time_s = None if max_time is None else _seconds(max_time)
 

@@ -1,22 +1,21 @@
 """The loop: it owns model, device, loaders and bus, and fires events. Callbacks do the rest."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fitkit.data import check_rereadable
 from fitkit.errors import ConfigError
-from fitkit.loop.budget import set_budget
 from fitkit.loop.bus import EventBus
 from fitkit.loop.callback import TRAIN_ONLY, Callback, Turn
 from fitkit.loop.checks import check_assembly
 from fitkit.loop.collect import OutputCollector
 from fitkit.loop.events import Event, Phase
 from fitkit.loop.history import History
-from fitkit.loop.lifetime import begin_fit, separate_logs
+from fitkit.loop.lifetime import separate_logs
 from fitkit.loop.listener import Listener, listener
+from fitkit.loop.prepare import prepare_fit
 from fitkit.loop.render import render
 from fitkit.loop.roster import Attachable, Roster
 from fitkit.loop.runner import Runner
@@ -24,10 +23,7 @@ from fitkit.loop.session import Session
 from fitkit.loop.setup import (
     as_loaders,
     as_sequence,
-    check_flags,
     check_model,
-    check_resume,
-    check_trainable,
     check_unpack,
     is_main_process,
     new_run_dir,
@@ -58,6 +54,7 @@ class FitLoop:
         bus: The dispatch table.
         history: One row of logs per epoch.
         runner: Runs epochs, passes, batches.
+        resumed_from: The checkpoint the latest `fit` went on from, if it did.
 
     Raises:
         TypeError: If the model, a loader or a callback is of the wrong kind.
@@ -95,6 +92,7 @@ class FitLoop:
         self.val_loaders = as_loaders(train_loader, val_loader)
         self.device = resolve_device(model, device)
         self.is_main = is_main_process()
+        self.has_given_run_dir = run_dir is not None
         self.run_dir = Path(run_dir) if run_dir is not None else new_run_dir()
         self.state = State(
             model, device=self.device, is_main=self.is_main, run_dir=self.run_dir, unpack=unpack
@@ -102,6 +100,7 @@ class FitLoop:
         self.bus = EventBus(self.state)
         self.session = Session(self.bus, self.state)
         self.running: str | None = None
+        self.resumed_from: Path | None = None
         self.history, self._outputs = History(), OutputCollector()
         self._roster = Roster(self)
         self.runner = Runner(self.bus, self.state, self._roster.apply_changes)
@@ -115,6 +114,7 @@ class FitLoop:
         max_steps: int | None = None,
         max_time: float | None = None,
         resume: str | Path | None = None,
+        allow_changed: Collection[str] = (),
     ) -> History:
         """Train until the first limit is reached; further calls go on where the last one ended.
 
@@ -122,7 +122,11 @@ class FitLoop:
             epochs: So many epochs more.
             max_steps: So many updates (completed accumulation windows) more.
             max_time: Seconds.
-            resume: Not available yet.
+            resume: "auto" goes on from the newest intact checkpoint of the run, or begins anew
+                where there is none; a path leads to a run or to one checkpoint. The limits then
+                count from the beginning of the whole run.
+            allow_changed: What may differ from the saved run: "versions", "data", "optimizer",
+                "callbacks". The end is then not bit-identical to that of an uninterrupted run.
 
         Returns:
             The history of all calls so far.
@@ -131,37 +135,14 @@ class FitLoop:
             ConfigError: If no limit is given, one is not positive, or the stack cannot train.
             RuntimeError: If the loop is already running.
             DataError: If a loader or a batch cannot be used.
+            CheckpointError: If there is nothing intact to resume from, or it is of another program.
 
         Syncs: the loop itself once per pass, and only for logs that no Metrics has read.
         """
-        if self.running is not None:
-            where = f"{self.state.phase} pass" if hasattr(self.state, "phase") else "no pass"
-            raise RuntimeError(
-                f"fit() was called while {self.running}() of the same loop is running: {where}, "
-                f"{self.state.place()}\n"
-                "Let it end first; a callback validates with loop.evaluate() or state.request."
-            )
-        self._prepare_fit(epochs, max_steps, max_time, resume)
+        prepare_fit(self, epochs, max_steps, max_time, resume, allow_changed)
         phases = (Phase.TRAIN, Phase.VAL) if self.val_loaders else (Phase.TRAIN,)
         self._run("fit", phases, lambda: self.runner.run_epochs(self.train_loader))
         return self.history
-
-    def _prepare_fit(
-        self, epochs: int | None, max_steps: int | None, max_time: float | None, resume: object
-    ) -> None:
-        check_resume(resume)
-        if self.train_loader is None:
-            raise ConfigError(
-                "fit() was called on a loop without a train_loader\n"
-                "Pass one: FitLoop(model, train_loader)."
-            )
-        check_flags()
-        check_trainable(self.model)
-        begin_fit(self.state)
-        set_budget(self.state, epochs, max_steps, max_time)
-        if epochs is not None and epochs > 1 and max_steps is None and max_time is None:
-            why = f"epochs={epochs} without max_steps= reads on"
-            check_rereadable(self.train_loader, "train_loader", why)
 
     def _run(self, kind: str, phases: Iterable[Phase], body: Callable[[], object]) -> None:
         """Check the stack, open all callbacks, run the body, close them."""

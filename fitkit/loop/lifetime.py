@@ -31,6 +31,7 @@ def begin_fit(state: State) -> None:
     """Start a call of `fit`: counters go on, flags are cleared."""
     state.stop, state.stop_reason = False, None
     state.requests.clear()
+    state.epoch_batches = 0
     state.started_at = time.perf_counter()
 
 
@@ -100,6 +101,7 @@ def count_batch(state: State, *, updated: bool) -> None:
     """Count the training batch that has run, and the window it closed if any turn ran in it."""
     state.num_batches += 1
     state.num_samples += state.batch_size
+    state.epoch_batches += 1
     state.num_updates += updated and state.closes_update
 
 

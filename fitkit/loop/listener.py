@@ -1,7 +1,7 @@
 """Functions as callbacks: what `loop.on` makes of them."""
 
-from collections.abc import Callable, Hashable, Iterable
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 from fitkit.loop.callback import TRAIN_ONLY, Callback
 from fitkit.loop.events import REGION, Event, Phase, hook_name
@@ -51,6 +51,14 @@ class Listener(Callback):
     def attach(self, loop: "FitLoop") -> None:
         """Keep the loop, for `remove`."""
         self._loop = loop
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how often the event has fired."""
+        return {"num_firings": self._num_firings} if self._num_firings else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the count."""
+        self._num_firings = state.get("num_firings", 0)
 
     def remove(self) -> None:
         """Detach the function from its loop."""

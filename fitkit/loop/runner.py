@@ -27,6 +27,9 @@ class Runner:
     Attributes:
         run_step: Runs the step region of the current batch and turn; `Record` replaces it.
         report: Tells what was recorded; `Record` replaces it.
+        train_feed: What the current or the last training pass reads.
+        resume: Puts back what was saved, at FIT_BEGIN and in the first training pass, after what
+            the hooks have begun there; returns whether that was all.
     """
 
     def __init__(self, bus: EventBus, state: State, before_batch: Callable[[], None]) -> None:
@@ -35,12 +38,15 @@ class Runner:
         self.report: Callable[[], str] = nothing_recorded
         self._before_batch = before_batch
         self._open: set[Turn | None] = set()  # turns whose accumulation window is open
+        self.train_feed: Feed | None = None
+        self.resume: Callable[[Feed | None], bool] | None = None
 
     def run_epochs(self, loader: Any) -> None:
         """Train until a limit is reached or somebody requests a stop."""
         state, bus = self.state, self.bus
         self._open.clear()
         bus.emit(Event.FIT_BEGIN)
+        self._go_on()
         while not state.stop and (state.max_epochs is None or state.epoch < state.max_epochs):
             state.logs.clear()
             bus.emit(Event.EPOCH_BEGIN)
@@ -51,7 +57,7 @@ class Runner:
                 bus.emit(Event.EPOCH_END)
                 state.requests.discard(Event.SAVE)
                 self._serve_requests()
-                state.epoch += 1
+                state.epoch, state.epoch_batches = state.epoch + 1, 0
             bus.emit(Event.SAVE)
         bus.emit(Event.FIT_END)
 
@@ -68,16 +74,29 @@ class Runner:
         fields = frame(state, phase, prefix, length(loader))
         with self.bus.entered(phase), fields, torch.set_grad_enabled(training):
             self.bus.emit(Event.PASS_BEGIN)
-            for index, item in enumerate(feed if not (training and state.stop) else ()):
+            if training:
+                self.train_feed = feed
+                self._go_on(feed)
+            items = feed if not (training and state.stop) else ()
+            for index, item in enumerate(items, feed.num_fetched):
                 begin_batch(state, item, index, feed.wait_s)
                 run_batch()
-                if training and state.stop:
+                if training and state.stop and not self._open:
                     break
             complete = not (training and state.stop) or state.is_last_batch
             self._close_window()
             self.bus.emit(Event.PASS_END)
             state.deliver_logs()
         return complete
+
+    def _go_on(self, feed: Feed | None = None) -> None:
+        if self.resume is not None and self.resume(feed):
+            self.resume = None
+
+    @property
+    def window_is_open(self) -> bool:
+        """Whether gradients of earlier batches wait for the end of an accumulation window."""
+        return bool(self._open)
 
     def _train_batch(self) -> None:
         self._before_batch()
@@ -155,6 +174,7 @@ class Runner:
                     self.bus.emit(Event.APPLY)
                 count_turn(state)
             self.bus.use(None)
+            self._open.clear()
             state.num_updates += 1
             stop_if_spent(state)
 

@@ -22,7 +22,6 @@ __all__ = [
     "as_sequence",
     "check_flags",
     "check_model",
-    "check_resume",
     "check_trainable",
     "check_unpack",
     "is_main_process",
@@ -98,19 +97,6 @@ def check_flags() -> None:
             "anomaly mode is on: every step is checked for NaN and runs several times slower\n"
             "Switch it off with torch.autograd.set_detect_anomaly(False) once the error is found.",
             stacklevel=4,  # who calls fit
-        )
-
-
-def check_resume(resume: object) -> None:
-    """Refuse to resume a run, as long as there are no checkpoints.
-
-    Raises:
-        ConfigError: If it was asked for.
-    """
-    if resume is not None:
-        raise ConfigError(
-            f"resume={resume!r}: this version of fitkit cannot resume a run\n"
-            "Leave it out; load weights into the model before the loop is made."
         )
 
 

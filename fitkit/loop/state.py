@@ -57,6 +57,7 @@ class State:
         num_updates (int): Completed accumulation windows of all calls of `fit`.
         num_batches (int): Training batches.
         num_samples (int): Training samples.
+        epoch_batches (int): Training batches of the current epoch; 0 between two epochs.
         turn_updates (dict[str, int]): Completed windows by the name of the `Turn`.
         max_epochs (int | None): The epoch count at which this call of `fit` stops.
         max_steps (int | None): The value of `num_updates` at which it stops.
@@ -94,6 +95,7 @@ class State:
         *BATCH_FIELDS,
         *("model", "device", "is_main", "run_dir"),
         *("epoch", "num_epochs", "num_updates", "num_batches", "num_samples", "turn_updates"),
+        "epoch_batches",
         *("max_epochs", "max_steps", "max_time_s", "logs", "stop", "stop_reason", "requests"),
         *("needs", "started_at", "eager_requested", "error", "pending", "unpack", "logged"),
     )
@@ -137,6 +139,7 @@ class State:
         self.run_dir = run_dir
         self.epoch = self.num_epochs = self.num_updates = self.num_batches = self.num_samples = 0
         self.turn_updates: dict[str, int] = {}
+        self.epoch_batches = 0
         self.max_epochs: int | None = None
         self.max_steps: int | None = None
         self.max_time_s: float | None = None

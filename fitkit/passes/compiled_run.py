@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any, cast, final
 import torch
 from torch import Tensor
 
+from fitkit.data import process_streams, restore_process
 from fitkit.errors import ConfigError
 from fitkit.interop import is_keras, keras
 from fitkit.loop.callback import Callback
 from fitkit.loop.events import Phase
 from fitkit.loop.state import State
+from fitkit.optimizer_state import load_variables, variables_of
 from fitkit.passes.metric_adapter import scalars
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class CompiledRun(Callback):
 
     def __init__(self) -> None:
         self._num_open = 0
+        self._late: list[Tensor] = []  # saved values of variables that are not made yet
 
     def attach(self, loop: "FitLoop") -> None:
         """Keep the loop, and what the stack was expanded for."""
@@ -77,6 +80,24 @@ class CompiledRun(Callback):
     def running(self, state: State) -> dict[str, Any]:
         """Return the values of the pass so far, on the device. Syncs: never."""
         return dict(_flat(_results(state)))
+
+    def on_batch_begin(self, state: State) -> None:
+        """Build the metrics of a resumed pass, which Keras does at the first batch."""
+        if self._late:
+            late, self._late = self._late, []
+            _build(state)
+            load_variables(_variables(state.model), late, "the compiled model's metrics")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the variables of the metrics."""
+        return {"metrics": variables_of(_variables(self._loop.model))}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore them, or wait for the first batch if they do not exist yet."""
+        saved, now = state["metrics"], _variables(self._loop.model)
+        self._late = saved if len(saved) > len(now) else []
+        if not self._late:
+            load_variables(now, saved, "the compiled model's metrics")
 
     def on_fit_end(self, state: State) -> None:
         """Put averaged weights in place, if the optimizer keeps them."""
@@ -119,6 +140,15 @@ def _results(state: State) -> Mapping[str, Any]:
     if any(part is not None and not part.built for part in parts):
         return state.step_logs  # nobody has updated them, so nobody wants to read them
     return model._get_metrics_result_or_logs(state.step_logs)
+
+
+def _build(state: State) -> None:
+    """Let the model make what it makes at its first batch, without counting the batch."""
+    parts = (state.inputs, state.targets, state.sample_weight)
+    model: Any = state.model
+    streams = process_streams()
+    model._symbolic_build(data_batch=parts)
+    restore_process(streams)
 
 
 def _flat(logs: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:

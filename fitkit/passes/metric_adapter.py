@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fitkit.errors import ConfigError, DeviceError
 from fitkit.interop import KerasMetric, is_keras
+from fitkit.optimizer_state import load_variables, variables_of
 
 __all__ = ["MetricAdapter", "adapt_all", "scalars"]
 
@@ -37,6 +38,14 @@ class MetricAdapter(Protocol):
 
     def restore(self, snapshot: Any) -> None:
         """Go back to a copy of the state."""
+        ...
+
+    def saved(self) -> Any:
+        """Return the state, for a checkpoint."""
+        ...
+
+    def load(self, saved: Any) -> bool:
+        """Go back to a saved state; return False if the metric has yet to be built for it."""
         ...
 
     def check_device(self, device: torch.device) -> None:
@@ -73,6 +82,15 @@ class _Keras:
         with torch.no_grad():
             for variable, value in zip(self.metric.variables, snapshot, strict=True):
                 variable.value.copy_(value)
+
+    def saved(self) -> list[Tensor]:
+        return variables_of(self.metric.variables)
+
+    def load(self, saved: list[Tensor]) -> bool:
+        if len(saved) > len(self.metric.variables):
+            return False
+        load_variables(self.metric.variables, saved, f"the metric '{self.name}'")
+        return True
 
     @property
     def state_ids(self) -> tuple[int, ...]:
@@ -149,6 +167,25 @@ class _TorchMetrics:
             old = getattr(self.metric, name)
             setattr(self.metric, name, old.copy_(value) if isinstance(value, Tensor) else value)
 
+    def saved(self) -> dict[str, Any]:
+        """Return the states of the metric and of those within it, by path."""
+        return {
+            path: {**each.metric_state, "_update_count": each._update_count}
+            for path, each in self.metric.named_modules()
+            if hasattr(each, "_defaults")
+        }
+
+    def load(self, saved: dict[str, Any]) -> bool:
+        for path, values in saved.items():
+            metric = self.metric.get_submodule(path)
+            for name, value in values.items():
+                old = getattr(metric, name)
+                like = (
+                    isinstance(value, Tensor) and isinstance(old, Tensor) and _is_like(value, old)
+                )
+                setattr(metric, name, old.copy_(value) if like else _to(value, metric.device))
+        return True
+
     @property
     def state_ids(self) -> tuple[int, ...]:
         # Some grow at the first batch, from one sum to one per output.
@@ -166,6 +203,12 @@ def _is_like(new: Tensor, old: Tensor) -> bool:
 def _fits(value: Tensor, old: Tensor) -> bool:
     """Return whether a default can be written over a state that has grown."""
     return value.shape == old.shape or (value.dim() == 0 and value.dtype == old.dtype)
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    if isinstance(value, list):
+        return [_to(item, device) for item in cast("list[Any]", value)]
+    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def _copied(value: Tensor | list[Tensor]) -> Tensor | list[Tensor]:

@@ -3,6 +3,7 @@
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, final
 
+from fitkit.errors import CheckpointMismatchError
 from fitkit.loop.callback import Callback
 from fitkit.loop.events import Phase
 from fitkit.loop.state import State
@@ -45,6 +46,7 @@ class Metrics(Callback):
     def __init__(self, metrics: Iterable[Any] | Mapping[str, Any] = ()) -> None:
         self._metrics = adapt_all(metrics)
         self._num_open = 0
+        self._late: dict[str, Any] = {}  # saved states of metrics that are built by a batch
 
     @property
     def step_key(self) -> Hashable:
@@ -66,6 +68,27 @@ class Metrics(Callback):
             state.log(f"{state.turn}_loss" if state.turn else "loss", state.loss)
         for metric in self._metrics:
             metric.update(state.targets, state.outputs, state.sample_weight)
+            if metric.name in self._late:  # the update has built it, so it can go on now
+                metric.load(self._late.pop(metric.name))
+                metric.update(state.targets, state.outputs, state.sample_weight)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of the metrics by name."""
+        return {metric.name: metric.saved() for metric in self._metrics}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore them, those that are not built yet at the first batch.
+
+        Raises:
+            CheckpointMismatchError: If there are others now.
+        """
+        names = [metric.name for metric in self._metrics]
+        if names != list(state):
+            raise CheckpointMismatchError(
+                f"the metrics are {names}, saved were {list(state)}\n"
+                "Use those of the saved run, in their order."
+            )
+        self._late = {m.name: state[m.name] for m in self._metrics if not m.load(state[m.name])}
 
     def on_pass_end(self, state: State) -> None:
         """Read everything at once."""

@@ -1,6 +1,7 @@
 """APPLY, with a Keras optimizer."""
 
-from typing import Any, final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast, final
 
 import torch
 from torch import nn
@@ -9,8 +10,12 @@ from fitkit.errors import ConfigError, brief
 from fitkit.interop import KerasOptimizer, is_keras, keras, optimizer_variables
 from fitkit.loop.callback import TRAIN_ONLY, Callback
 from fitkit.loop.state import State
+from fitkit.optimizer_state import load_optimizer, optimizer_state
 from fitkit.step.by_name import by_name
 from fitkit.step.weights import Weights
+
+if TYPE_CHECKING:
+    from fitkit.loop.fit_loop import FitLoop
 
 __all__ = ["KerasApply"]
 
@@ -62,12 +67,21 @@ class KerasApply(Callback):
         self._weights = Weights(optimizer)
         self._is_dynamic = is_keras(optimizer, "optimizers.LossScaleOptimizer")
 
+    def attach(self, loop: "FitLoop") -> None:
+        """Keep the model."""
+        self._model = loop.model
+
     def on_pass_begin(self, state: State) -> None:
         """List the weights."""
         if self._part is not None:
             _check_part(self._part, state.model)
         self._weights.track(state.model if self._part is None else self._part)
         self._check_known(self._weights)
+
+    def build_optimizer(self) -> None:
+        """Make the slots of all weights that are trainable now, also for those frozen later."""
+        if not self.optimizer.built:
+            cast(Any, self.optimizer).build(self._weights.variables)
 
     def on_loss_ready(self, state: State) -> None:
         """Have the gradients scaled if the optimizer divides them by a scale."""
@@ -80,6 +94,15 @@ class KerasApply(Callback):
         self._weights.refresh()
         gradients = [tensor.grad for tensor in self._weights.tensors]
         self.optimizer.apply(gradients, self._weights.variables)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the optimizer."""
+        return {"optimizer": optimizer_state(self.optimizer)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the optimizer; one that was not built yet is built."""
+        self._weights.track(self._model if self._part is None else self._part)
+        load_optimizer(self.optimizer, state["optimizer"], self._weights.variables)
 
     def on_pass_end(self, state: State) -> None:
         """Log the learning rate."""

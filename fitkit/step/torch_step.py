@@ -1,6 +1,7 @@
 """APPLY, with a torch optimizer."""
 
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, final
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from fitkit.interop import trainable_parameters
 from fitkit.loop.callback import TRAIN_ONLY, Callback, filled_by
 from fitkit.loop.events import Event
 from fitkit.loop.state import State
+from fitkit.optimizer_state import load_optimizer, optimizer_state
 
 if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop
@@ -93,6 +95,14 @@ class TorchStep(Callback):
     def on_apply(self, state: State) -> None:
         """Update the weights."""
         self.optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the optimizer."""
+        return {"optimizer": optimizer_state(self.optimizer)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the optimizer; it may bind new tensors."""
+        load_optimizer(self.optimizer, state["optimizer"])
 
     def on_pass_end(self, state: State) -> None:
         """Log the learning rate."""

@@ -1,11 +1,16 @@
 """All actions of a training step at once, by the model's own `train_step`."""
 
-from typing import final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, final
 
 from fitkit.loop.callback import TRAIN_ONLY, Callback
 from fitkit.loop.events import REGION, Phase
 from fitkit.loop.state import State
+from fitkit.optimizer_state import held_optimizers, load_optimizer, optimizer_state
 from fitkit.step.whole_step import batch_data, check_step, publish_logs
+
+if TYPE_CHECKING:
+    from fitkit.loop.fit_loop import FitLoop
 
 __all__ = ["TrainStep"]
 
@@ -51,6 +56,23 @@ class TrainStep(Callback):
 
     phases = TRAIN_ONLY
     fills = frozenset(REGION[Phase.TRAIN])
+
+    def attach(self, loop: "FitLoop") -> None:
+        """Keep the model: its optimizers are its own affair, but their state is saved here."""
+        self._model = loop.model
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of the optimizers among the attributes of the model."""
+        held = held_optimizers(self._model)
+        return {name: {"optimizer": optimizer_state(each)} for name, each in held.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore them; a Keras optimizer that was not built yet is built for all weights."""
+        held = held_optimizers(self._model)
+        for name, saved in state.items():
+            if name in held:
+                variables: Any = getattr(self._model, "trainable_variables", ())
+                load_optimizer(held[name], saved["optimizer"], variables)
 
     def on_pass_begin(self, state: State) -> None:
         """Check that the model can do it."""

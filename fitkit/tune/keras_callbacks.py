@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KerasCallbacks"]
 
+_GIVEN = ("params", "_model", "validation_data")  # by set_params and set_model, in every run
 _KIND = {Phase.TRAIN: "train", Phase.VAL: "test", Phase.PREDICT: "predict"}
 
 
@@ -157,6 +159,21 @@ class KerasCallbacks(Callback):
             self._lends_optimizer = False
             del state.model.optimizer
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the attributes of the callbacks that can be saved: numbers, weights, lists."""
+        return {key: _attributes(each) for key, each in self._keyed().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore them."""
+        for key, callback in self._keyed().items():
+            vars(callback).update(state.get(key, {}))
+            if getattr(callback, "monitor_op", True) is None:
+                # It is found at the first epoch's end, which also turns the sign of this.
+                callback.min_delta = abs(callback.min_delta)
+
+    def _keyed(self) -> dict[str, Any]:
+        return {f"{n}:{type(each).__name__}": each for n, each in enumerate(self.callbacks)}
+
     def _call(self, name: str, *args: Any) -> None:
         for callback in self.callbacks:
             getattr(callback, name)(*args)
@@ -212,6 +229,23 @@ def _listens(callback: Any, name: str) -> bool:
     return any(
         getattr(getattr(callback, each), "__func__", None) is not getattr(base, each)
         for each in names
+    )
+
+
+def _attributes(callback: Any) -> dict[str, Any]:
+    own = cast("dict[str, Any]", vars(callback))
+    return {n: v for n, v in own.items() if n not in _GIVEN and _is_plain(v)}
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a checkpoint can hold it: no models, files, functions."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, cast("list[Any]", value)))
+    if isinstance(value, dict):
+        pairs = cast("dict[Any, Any]", value).items()
+        return all(isinstance(key, str | int) and _is_plain(item) for key, item in pairs)
+    return value is None or isinstance(
+        value, bool | int | float | str | Tensor | np.ndarray | np.generic
     )
 
 

@@ -4,11 +4,13 @@ import pytest
 
 from tests.contract.source import Module, imported, modules
 
-BELOW = {"data", "errors", "interop"}
+BELOW = {"data", "errors", "interop", "optimizer_state", "store"}
 LEAF = {"loop", *BELOW}
 MAY_IMPORT = {
     "errors": set(),
     "interop": {"errors"},
+    "optimizer_state": {"errors", "interop"},
+    "store": {"errors"},
     "data": {"errors", "interop"},
     "loop": BELOW,
     "passes": LEAF,
