@@ -1,8 +1,19 @@
 """fitkit: a training loop for Keras 3 on PyTorch and for plain torch modules, made of callbacks."""
 
+from fitkit.checkpoint.checkpoint import Checkpoint
 from fitkit.compiled import compiled
 from fitkit.data import ClassWeights, SampleWeights, TensorLoader
-from fitkit.errors import CallbackOrderError, ConfigError, DataError, DeviceError
+from fitkit.errors import (
+    CallbackOrderError,
+    CheckpointCorruptError,
+    CheckpointError,
+    CheckpointMismatchError,
+    CheckpointUnsafeError,
+    CheckpointWriteError,
+    ConfigError,
+    DataError,
+    DeviceError,
+)
 from fitkit.loop import Callback, Event, FitLoop, History, Phase, Stack, State, Turn
 from fitkit.passes import CompiledMetrics, CompiledRun, Metrics, TrainMode, Validate
 from fitkit.record.record import Record
@@ -41,6 +52,12 @@ __all__ = [
     "BenchmarkResult",
     "Callback",
     "CallbackOrderError",
+    "Checkpoint",
+    "CheckpointCorruptError",
+    "CheckpointError",
+    "CheckpointMismatchError",
+    "CheckpointUnsafeError",
+    "CheckpointWriteError",
     "ClassWeights",
     "CompiledLoss",
     "CompiledMetrics",
