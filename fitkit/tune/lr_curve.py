@@ -1,0 +1,53 @@
+"""What a search for a learning rate has found."""
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from fitkit.tune.figure import axes_or_new
+
+__all__ = ["LRCurve"]
+
+
+@final
+@dataclass(frozen=True)
+class LRCurve:
+    """The loss of each update of a search, by learning rate.
+
+    Attributes:
+        rates: Ascending.
+        losses: Of the batches, each before the update with its rate.
+        smoothed: Exponential means of the losses, corrected for their beginning.
+    """
+
+    rates: list[float]
+    losses: list[float]
+    smoothed: list[float]
+
+    @property
+    def suggestion(self) -> float | None:
+        """The rate at which the smoothed loss falls fastest over log(rate).
+
+        None if the search ended before it fell anywhere.
+        """
+        lowest = int(np.argmin(self.smoothed)) + 1 if self.smoothed else 0
+        if lowest < 3:
+            return None
+        slopes = np.gradient(np.array(self.smoothed[:lowest]), np.log(self.rates[:lowest]))
+        return self.rates[int(np.argmin(slopes))]
+
+    def plot(self, *, axes: Any = None) -> Any:
+        """Draw the losses over the rates, and the suggestion; return the matplotlib axes.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+        """
+        axes = axes_or_new(axes)
+        axes.plot(self.rates, self.losses, alpha=0.3, label="loss")
+        axes.plot(self.rates, self.smoothed, label="smoothed")
+        if self.suggestion is not None:
+            axes.axvline(self.suggestion, linestyle="--", label=f"{self.suggestion:.2g}")
+        axes.set(xscale="log", xlabel="learning rate", ylabel="loss")
+        axes.legend()
+        return axes

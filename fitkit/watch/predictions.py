@@ -1,0 +1,144 @@
+"""What the model gave for every sample of a pass."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, cast, final
+
+import torch
+from torch import Tensor
+
+from fitkit.data.structure import leaves, map_leaves
+from fitkit.errors import ConfigError, brief
+from fitkit.loop.callback import Callback
+from fitkit.loop.events import Phase
+from fitkit.loop.interval import positive_int
+from fitkit.loop.state import State
+
+__all__ = ["Collected", "Predictions"]
+
+
+@final
+@dataclass(frozen=True)
+class Collected:
+    """The samples of a pass, in the order in which they came, on the CPU.
+
+    Attributes:
+        outputs: What the model gave, nested tensors of shape (samples, ...).
+        targets: The targets, the same; None where the batches have none.
+        ids: int64 (samples,). Rows of the arrays, where the loader gathers from arrays; otherwise
+            positions in the pass.
+        num_dropped: Samples of the pass that were not kept, because there were too many.
+    """
+
+    outputs: Any
+    targets: Any
+    ids: Tensor
+    num_dropped: int
+
+
+@dataclass
+class _Open:
+    """A pass that is being collected."""
+
+    outputs: list[Any] = field(default_factory=list[Any])
+    targets: list[Any] = field(default_factory=list[Any])
+    ids: list[Tensor] = field(default_factory=list[Tensor])
+    rows: Tensor | None = None  # of the current batch
+    num_kept: int = 0
+    num_seen: int = 0
+
+
+@final
+class Predictions(Callback):
+    """Keep outputs, targets and sample ids of the latest pass of each kind, on the CPU.
+
+    Args:
+        phases: Which passes: "val" (also those of `evaluate`), "train", "predict".
+        max_samples: How many samples of a pass are kept; later ones are counted.
+
+    Reads:  state.outputs, state.targets, nested tensors of shape (batch, ...).
+    Writes: nothing.
+    Logs:   nothing.
+    Syncs:  once per batch of such a pass, until `max_samples` are kept.
+    Raises: ConfigError if a phase is unknown or `max_samples` no positive int.
+
+    Attributes:
+        passes: `Collected` by the name of the pass: "train", "val", "val_<name of the loader>",
+            "predict".
+
+    Example:
+        ```python
+        import torch
+        from fitkit import FitLoop, Predictions, TensorLoader, supervised
+
+        model = torch.nn.Linear(4, 1)
+        data = TensorLoader(torch.randn(64, 4), torch.randn(64, 1))
+        loop = FitLoop(model, data, data)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        predictions = Predictions(max_samples=50)
+        loop.attach(supervised(loss=torch.nn.MSELoss(), optimizer=optimizer), predictions)
+        loop.fit(epochs=1)
+        val = predictions.passes["val"]
+        errors = (val.outputs - val.targets).abs()
+        assert errors.shape == (50, 1) and val.num_dropped == 14
+        ```
+    """
+
+    needs = frozenset({"outputs"})
+
+    def __init__(self, phases: Iterable[str] = ("val",), *, max_samples: int = 100_000) -> None:
+        given = [phases] if isinstance(phases, str) else list(phases)
+        known = {phase.value for phase in Phase}
+        if not given or not set(given) <= known:
+            raise ConfigError(
+                f"Predictions(phases={brief(phases)}) got an unknown phase, expected some of: "
+                f'{", ".join(sorted(known))}\nWrite for example Predictions(["val"]).'
+            )
+        self.phases = frozenset(Phase(each) for each in given)
+        self.passes: dict[str, Collected] = {}
+        self._max_samples = positive_int("max_samples", max_samples)
+        self._open: list[_Open] = []
+
+    def on_pass_begin(self, state: State) -> None:
+        """Collect for this pass; a pass within it collects for itself."""
+        self._open.append(_Open())
+        state.exits.callback(self._open.pop)
+
+    def on_batch_begin(self, state: State) -> None:
+        """Note which rows are about to be gathered."""
+        self._open[-1].rows = None if state.pending is None else state.pending.index
+
+    def on_batch_end(self, state: State) -> None:
+        """Copy the batch to the host, as far as there is room."""
+        now, size = self._open[-1], state.batch_size
+        room = min(self._max_samples - now.num_kept, size)
+        rows = torch.arange(now.num_seen, now.num_seen + size) if now.rows is None else now.rows
+        now.num_seen += size
+        if room <= 0:
+            return
+        now.num_kept += room
+        now.ids.append(_to_host(rows[:room]))
+        for parts, structure in ((now.outputs, state.outputs), (now.targets, state.targets)):
+            parts.append(map_leaves(lambda leaf: _to_host(leaf[:room]), structure))
+
+    def on_pass_end(self, state: State) -> None:
+        """Put the batches together."""
+        now = self._open[-1]
+        if now.ids:
+            self.passes[state.prefix.rstrip("_") or state.phase.value] = Collected(
+                _joined(now.outputs),
+                _joined(now.targets),
+                torch.cat(now.ids),
+                now.num_seen - now.num_kept,
+            )
+
+
+def _to_host(tensor: Tensor) -> Tensor:
+    # A copy also on the CPU: a recorded step writes its outputs to the same memory again.
+    return tensor.detach().to("cpu", copy=True)  # sync: once per batch, they are wanted there
+
+
+def _joined(batches: list[Any]) -> Any:
+    columns = zip(*([leaf for _, leaf in leaves(batch)] for batch in batches), strict=True)
+    joined = iter([torch.cat(cast("list[Tensor]", list(column))) for column in columns])
+    return map_leaves(lambda _: next(joined), batches[0])
