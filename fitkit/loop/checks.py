@@ -58,10 +58,13 @@ def _check_missing(
             continue
         where = f"{phase}, turn '{turn.name}'" if turn else str(phase)
         given = ", ".join(type(callback).__name__ for callback in flatten(entries)) or "none"
+        way_out = "start from supervised(loss=, optimizer=)"
+        if phase is Phase.VAL:
+            way_out = "do not validate: leave out val_loader="
         raise CallbackOrderError(
             f"nothing fills {event.name} in {where}\n"
             f"Callbacks given: {given}.\n"
-            f"Add {' or '.join(SUPPLIERS[event])}, or start from supervised(loss=, optimizer=)."
+            f"Add {' or '.join(SUPPLIERS[event])}, or {way_out}."
         )
 
 

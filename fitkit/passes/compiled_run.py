@@ -35,8 +35,8 @@ class CompiledRun(Callback):
     Logs:   loss and metrics by the names Keras gives them, with the prefix of the pass; a metric of
         several values as name_0, name_1.
     Syncs:  once per pass.
-    Raises: ConfigError if the model was compiled anew, or for an option of `compile` that needs
-        Record and does not have it.
+    Raises: ConfigError if the model was compiled anew, if there is a Metrics besides, or for an
+        option of `compile` that needs Record and does not have it.
 
     Example:
         ```python
@@ -54,6 +54,15 @@ class CompiledRun(Callback):
         """Keep the loop, and what the stack was expanded for."""
         self._loop = loop
         self._optimizer: Any = getattr(loop.model, "optimizer", None)
+
+    def on_open(self, state: State) -> None:
+        """Refuse a second owner of the same logs."""
+        if any(type(callback).__name__ == "Metrics" for callback in self._loop.callbacks):
+            raise ConfigError(
+                "CompiledRun, of compiled(), and Metrics both log the loss, expected one of them\n"
+                "Detach Metrics and give its metrics to model.compile(metrics=[...]); or use "
+                "supervised(loss=, optimizer=, metrics=) in place of compiled()."
+            )
 
     def on_pass_begin(self, state: State) -> None:
         """Put the values of an outer pass aside and start from nothing."""

@@ -1,6 +1,7 @@
 """Callbacks of Keras in a `FitLoop`."""
 
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from typing import TYPE_CHECKING, Any, cast, final
 
 import numpy as np
@@ -41,7 +42,7 @@ class KerasCallbacks(Callback):
     Reads:  state.logs; after a batch the metrics so far.
     Writes: model.stop_training, model.optimizer, and what the callbacks write; state.epoch, where
         BackupAndRestore goes on.
-    Logs:   nothing.
+    Logs:   what they add to the logs of an epoch, such as learning_rate by LearningRateScheduler.
     Syncs:  once per batch if one of them reads the logs of a batch, otherwise never itself.
     Raises: TypeError if one is no Keras callback, or the model is no Keras model.
 
@@ -142,7 +143,9 @@ class KerasCallbacks(Callback):
     def on_epoch_end(self, state: State) -> None:
         """Call on_epoch_end with everything Keras would log."""
         self._epoch_is_open = False
-        self._call("on_epoch_end", state.epoch, _as_keras(state.logs))
+        logs = _as_keras(state.logs)
+        self._call("on_epoch_end", state.epoch, logs)
+        state.logs.update({name: value for name, value in logs.items() if isinstance(value, Real)})
         self._read_stop(state)
 
     def on_fit_end(self, state: State) -> None:

@@ -5,7 +5,17 @@ import numpy as np
 import pytest
 import torch
 
-from fitkit import ConfigError, DataError, FitLoop, KerasApply, Record, TensorLoader, Turn, gan
+from fitkit import (
+    CallbackOrderError,
+    ConfigError,
+    DataError,
+    FitLoop,
+    KerasApply,
+    Record,
+    TensorLoader,
+    Turn,
+    gan,
+)
 from tests.parity import adversaries as adv
 
 
@@ -135,6 +145,19 @@ def test_a_loop_over_one_network_is_refused():
     loop = FitLoop(model.generator, adv.images(), callbacks=stack)
     with pytest.raises(ConfigError, match="parameters that are not of the loop's model"):
         loop.fit(epochs=1)
+
+
+@pytest.mark.parametrize("run", ["fit", "evaluate"])
+def test_a_validation_is_refused_before_the_first_batch(run):
+    model = adv.user_gan()
+    stack = list(adv.gan_loop(model, adv.images())._roster.given)
+    networks = torch.nn.ModuleList([model.generator, model.discriminator])
+    loop = FitLoop(networks, adv.images(), adv.images(), callbacks=stack)
+    before = weights(model)
+    with pytest.raises(CallbackOrderError, match=r"FORWARD in val(.|\n)*leave out val_loader="):
+        loop.fit(epochs=1) if run == "fit" else loop.evaluate()
+    for left, right in zip(before, weights(model), strict=True):
+        np.testing.assert_array_equal(left, right)
 
 
 def test_another_shape_of_images_is_refused():

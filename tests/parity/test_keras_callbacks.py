@@ -110,6 +110,28 @@ def test_it_trains_as_in_fit(name, record):
         assert len(theirs[2]["loss"]) < EPOCHS
 
 
+class Adds(callbacks.Callback):
+    """Adds to the logs what `fit` has in its history then, and something that is no number."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["twice"] = 2 * logs["loss"]
+        logs["table"] = [epoch]
+
+
+def test_what_callbacks_add_to_the_logs_of_an_epoch_is_in_the_history_of_the_loop():
+    def make():
+        return [callbacks.LearningRateScheduler(schedule), Adds()]
+
+    theirs = by_keras(make)[2]
+    train, val = data()
+    loop = FitLoop(build(), TensorLoader(*train, batch_size=16), TensorLoader(*val, batch_size=16))
+    history = loop.attach(compiled(), KerasCallbacks(make())).fit(epochs=EPOCHS)
+    assert len(set(theirs["learning_rate"])) > 1
+    for name in ("learning_rate", "twice", "loss", "val_mae"):
+        np.testing.assert_allclose(history[name], theirs[name], rtol=1e-6)
+    assert set(history.rows[0]) == set(theirs) - {"table"} | {"epoch", "num_updates", "lr"}
+
+
 @pytest.mark.parametrize("swap_on_epoch", [False, True])
 def test_averaged_weights_are_swapped_in(swap_on_epoch):
     def make():

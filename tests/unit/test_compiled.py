@@ -11,14 +11,18 @@ from torch.utils.data import DataLoader, TensorDataset
 from fitkit import (
     Callback,
     CallbackOrderError,
+    CompiledRun,
     ConfigError,
     DataError,
     FitLoop,
+    Metrics,
     Phase,
     Record,
     TensorLoader,
     compiled,
 )
+from tests.parity.ours import same_weights, state_of
+from tests.unit.bad_input.mistakes import check_message
 
 X, Y = np.ones((10, 4), "float32"), np.ones((10, 1), "float32")
 BATCHES = TensorLoader(X, Y, batch_size=4)
@@ -280,6 +284,28 @@ def test_a_callback_that_needs_outputs_a_whole_step_keeps():
 
     with pytest.raises(ConfigError, match="needs the outputs"):
         looped(made(Steps)).attach(Needs()).fit(epochs=1)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("run", ["fit", "evaluate"])
+def test_metrics_beside_compiled(run, first):
+    model = made()
+    stack = [Metrics(), compiled()] if first else [compiled(), Metrics()]
+    loop = FitLoop(model, BATCHES, BATCHES, callbacks=stack)
+    before = [array.copy() for array in state_of(model)]
+    with pytest.raises(
+        ConfigError, match=r"compiled\(\), and Metrics(.|\n)*model\.compile"
+    ) as caught:
+        loop.fit(epochs=1) if run == "fit" else loop.evaluate()
+    check_message(str(caught.value), "CompiledRun", "supervised(")
+    assert same_weights(state_of(model), before)
+
+
+def test_that_the_check_is_what_refuses_metrics_beside_compiled(monkeypatch):
+    monkeypatch.setattr(CompiledRun, "on_open", Callback.on_open)
+    loop = FitLoop(made(), BATCHES, callbacks=[compiled(), Metrics()])
+    with pytest.raises(ConfigError, match="is logged"):  # a riddle to whoever gave Metrics
+        loop.fit(epochs=1)
 
 
 def test_a_listener_to_a_moment_that_a_whole_step_swallows():
