@@ -74,6 +74,11 @@ class TrainMode(Callback):
         if state.phase is Phase.TRAIN and hasattr(state, "batch_index"):
             self._compare()
 
+    def accept_flags(self) -> None:
+        """Take the flags as they are now for what is meant; a callback that has set them says so."""
+        if self._watch is not None:
+            self._watch.remember()
+
     def _compare(self) -> None:
         if self._watch is not None and self._loop is not None:
             others = [callback for callback in self._loop.callbacks if callback is not self]

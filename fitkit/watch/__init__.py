@@ -3,6 +3,7 @@
 from fitkit.watch.benchmark import Benchmark, BenchmarkResult
 from fitkit.watch.event_trace import EventTrace, TraceRow
 from fitkit.watch.image_grid import ImageGrid
+from fitkit.watch.predictions import Collected, Predictions
 from fitkit.watch.print_log import PrintLog
 from fitkit.watch.progress_bar import ProgressBar
 from fitkit.watch.tensorboard import TensorBoard
@@ -11,8 +12,10 @@ from fitkit.watch.throughput import Throughput
 __all__ = [
     "Benchmark",
     "BenchmarkResult",
+    "Collected",
     "EventTrace",
     "ImageGrid",
+    "Predictions",
     "PrintLog",
     "ProgressBar",
     "TensorBoard",
