@@ -75,7 +75,7 @@ class TrainMode(Callback):
             self._compare()
 
     def accept_flags(self) -> None:
-        """Take the flags as they are now for what is meant; a callback that has set them says so."""
+        """Take the flags as they are for what is meant; a callback that has set them says so."""
         if self._watch is not None:
             self._watch.remember()
 
