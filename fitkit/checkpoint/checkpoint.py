@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
 
 from fitkit.checkpoint.lock import FolderLock
-from fitkit.checkpoint.policy import mode_of, to_delete
+from fitkit.checkpoint.policy import Mode, mode_of, to_delete
 from fitkit.checkpoint.writer import BackgroundWriter, copied
 from fitkit.errors import CheckpointWriteError, ConfigError, brief
 from fitkit.loop.callback import TRAIN_ONLY, Callback
@@ -96,7 +96,7 @@ class Checkpoint(Callback):
                 'Name the value: monitor="val_loss".'
             )
         self._monitor = monitor
-        self._mode = mode_of(monitor, mode) if monitor else "min"
+        self._mode: Mode = mode_of(monitor, mode) if monitor else "min"
         self._warns = on_error == "warn"
         self._writer = BackgroundWriter() if async_ else None
         self._dir = None if dir is None else Path(dir)

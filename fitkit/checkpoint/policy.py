@@ -20,7 +20,7 @@ def mode_of(monitor: str, mode: object) -> Mode:
     Raises:
         ConfigError: If `mode` is neither "min" nor "max", or the name does not tell.
     """
-    if mode == "min" or mode == "max":
+    if mode in ("min", "max"):
         return mode
     if mode is not None:
         raise ConfigError(
@@ -57,10 +57,8 @@ def to_delete(
     if keep_last is None:
         return []
     names = list(metas)
-    values = {name: metas[name].get("monitored") for name in names}
-    known = [n for n in names if (v := values[n]) is not None and not math.isnan(v)]
-    best = sorted(known, key=lambda name: values[name] or 0.0, reverse=mode == "max")
-    if mode == "max":  # sorted(reverse=True) keeps the order of equal ones, too
-        best = sorted(known, key=lambda name: -(values[name] or 0.0))
+    values: dict[str, Any] = {name: metas[name].get("monitored") for name in names}
+    known = [n for n in names if values[n] is not None and not math.isnan(values[n])]
+    best = sorted(known, key=lambda name: values[name], reverse=mode == "max")  # stable
     keep = {*names[-keep_last:], *best[:keep_best], protected}
     return [name for name in names if name not in keep]

@@ -135,13 +135,11 @@ _READ = (
 
 
 def _doubts_of_pydataset(loader: Any) -> list[str]:
-    base: Any = next(c for c in type(loader).__mro__ if c.__module__.startswith("keras."))
-    changed = [
-        n
-        for n in ("on_epoch_begin", "on_epoch_end")
-        if getattr(type(loader), n) is not getattr(base, n)
-    ]
-    return [f"what its {changed[0]} changed is not saved; give it state_dict()"] if changed else []
+    kind = cast("Any", type(loader))
+    base: Any = next(each for each in kind.__mro__ if each.__module__.startswith("keras."))
+    hooks = ("on_epoch_begin", "on_epoch_end")
+    own = [name for name in hooks if getattr(kind, name) is not getattr(base, name)]
+    return [f"what its {own[0]} changed is not saved; give it state_dict()"] if own else []
 
 
 def describe_loader(loader: Loader) -> dict[str, Any]:
@@ -154,7 +152,7 @@ def describe_loader(loader: Loader) -> dict[str, Any]:
             found[name] = value
     if isinstance(inner, DataLoader):
         found["samples"] = length(cast("Any", inner).dataset)
-        found["sampler"] = type(inner.sampler).__name__
+        found["sampler"] = type(cast("Any", inner).sampler).__name__
         if isinstance(cast("Any", inner).dataset, IterableDataset):
             found["num_workers"] = inner.num_workers  # each of them yields batches of its own
     return found
@@ -195,7 +193,7 @@ def _open_by_index(
 ) -> Iterator[Any]:
     """Begin a pass of a DataLoader with the indices of its first batches thrown away; None: all."""
     name = "batch_sampler" if loader.batch_sampler is not None else "sampler"
-    sampler = vars(loader)[name]
+    sampler = cast("dict[str, Any]", vars(loader))[name]
     # Persistent workers draw no seed when their second pass begins; those of this process will.
     again = (lambda: _restore(loader, opening)) if opening.get("started") else None
     shortened = _Shortened(sampler, num_batches, again)

@@ -223,7 +223,8 @@ def _mismatch(
     return CheckpointMismatchError(
         f"{path.name} is of another model: {len(missing)} tensors missing, {len(extra)} too many, "
         f"{len(odd)} differ\n"
-        f"Missing: {', '.join(missing[:5]) or 'none'}.\nToo many: {', '.join(extra[:5]) or 'none'}.\n"
+        f"Missing: {', '.join(missing[:5]) or 'none'}.\n"
+        f"Too many: {', '.join(extra[:5]) or 'none'}.\n"
         f"Other shape or dtype: {'; '.join(odd[:5]) or 'none'}.\n"
         "Build the model as it was built in the saved run."
     )

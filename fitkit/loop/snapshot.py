@@ -44,7 +44,7 @@ def snapshot(loop: "FitLoop") -> Content:
         "versions": versions(),
         "model": type(loop.model).__name__,
         "counters": {**counters, "elapsed_s": state.elapsed_s},
-        "logs": {n: v for n, v in state.logs.items() if isinstance(v, int | float)},
+        "logs": {name: value for name, value in state.logs.items() if _is_number(value)},
         "data": {name: describe_loader(loader) for name, loader in loaders.items()},
         "callbacks": list(callbacks),
     }
@@ -87,6 +87,10 @@ def loaders_of(loop: "FitLoop") -> dict[str, Any]:
     """Return the loaders of a loop, by the name messages give them."""
     found = {f"val_loader['{n}']" if n else "val_loader": x for n, x in loop.val_loaders.items()}
     return {"train_loader": loop.train_loader, **found}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
 
 
 def _streams(loop: "FitLoop") -> dict[str, Any]:

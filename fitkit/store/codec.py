@@ -18,7 +18,7 @@ from fitkit.errors import CheckpointCorruptError, CheckpointError
 __all__ = ["MAX_JSON_BYTES", "Codec", "decode", "parse", "to_json"]
 
 MAX_JSON_BYTES = 8 << 20  # what parsing it takes stays below 200 MB
-_NUMPY_KINDS = "biufc"
+_KINDS = "biufc"  # of numpy's dtypes: bool, signed, unsigned, float, complex
 
 
 class Codec:
@@ -45,20 +45,19 @@ class Codec:
             return value if math.isfinite(value) else {"$float": repr(value)}
         if isinstance(value, Tensor):
             return self._tensor(value.detach(), path)
-        if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in _NUMPY_KINDS:
+        if _is_numpy(value):
             return self._numpy(value, path)
         if isinstance(value, bytes):
-            data = torch.frombuffer(bytearray(value), dtype=torch.uint8) if value else _EMPTY
-            return {"$bytes": self._name(data, path)}
+            return {"$bytes": self._name(_bytes_as_tensor(value), path)}
         if isinstance(value, Mapping):
             return self._mapping(cast("Mapping[Any, Any]", value), path)
         if isinstance(value, list | tuple):
-            items = [self.encode(item, f"{path}.{index}") for index, item in enumerate(value)]
+            parts = cast("list[Any] | tuple[Any, ...]", value)
+            items = [self.encode(item, f"{path}.{index}") for index, item in enumerate(parts)]
             return items if isinstance(value, list) else {"$tuple": items}
-        if isinstance(value, bool | int | float | str):  # a subclass, such as an IntEnum
-            return self.encode(
-                next(t for t in (bool, int, float, str) if isinstance(value, t))(value), path
-            )
+        for plain in (int, float, str):
+            if isinstance(value, plain):  # a subclass, such as an IntEnum
+                return self.encode(plain(value), path)
         raise CheckpointError(
             f"{path} is a {type(value).__module__}.{type(value).__qualname__}, which is not saved\n"
             "Return numbers, strings, tensors, arrays, dicts and lists from state_dict()."
@@ -82,15 +81,10 @@ class Codec:
         return {"$tensor": self._name(value, path)}
 
     def _numpy(self, value: Any, path: str) -> Any:
-        array = np.ascontiguousarray(value).reshape(np.shape(value))
-        kind = array.dtype.newbyteorder("=").str.lstrip("<>=|")
-        data = (
-            torch.frombuffer(bytearray(array.astype(kind).tobytes()), dtype=torch.uint8)
-            if array.size
-            else _EMPTY
-        )
-        key = "$array" if isinstance(value, np.ndarray) else "$scalar"
-        return {key: [kind, list(array.shape), self._name(data, path)]}
+        dtype, shape = value.dtype.newbyteorder("="), list(value.shape)
+        name = self._name(_bytes_as_tensor(np.ascontiguousarray(value, dtype).tobytes()), path)
+        key = "$scalar" if isinstance(value, np.generic) else "$array"
+        return {key: [f"{dtype.kind}{dtype.itemsize}", shape, name]}
 
     def _name(self, tensor: Tensor, path: str) -> str:
         name, number = path, 2
@@ -100,7 +94,14 @@ class Codec:
         return name
 
 
-_EMPTY = torch.empty(0, dtype=torch.uint8)
+def _is_numpy(value: Any) -> bool:
+    return isinstance(value, np.ndarray | np.generic) and cast("Any", value).dtype.kind in _KINDS
+
+
+def _bytes_as_tensor(data: bytes) -> Tensor:
+    if not data:
+        return torch.empty(0, dtype=torch.uint8)
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
 
 def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
@@ -143,11 +144,12 @@ def _decode_marked(mark: str, inner: Any, tensors: Mapping[str, Tensor]) -> Any:
         case "$array" | "$scalar":
             kind, shape, name = inner
             dtype = np.dtype(kind)
-            if dtype.kind not in _NUMPY_KINDS:
+            if dtype.kind not in _KINDS:
                 raise ValueError(f"dtype {kind}")
             array = np.frombuffer(_bytes_of(tensors[name]), dtype).reshape(shape).copy()
             return array if mark == "$array" else array[()]
-    raise ValueError("it is unknown")
+        case _:
+            raise ValueError("it is unknown")
 
 
 def _bytes_of(tensor: Tensor) -> bytes:

@@ -7,7 +7,7 @@ opened with O_EXCL and O_NOFOLLOW. What is made can be read by its owner only.
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +20,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @contextmanager
-def entered(folder: Path | str, *, within: int | None = None) -> Iterator[int]:
+def entered(folder: Path | str, *, within: int | None = None) -> Generator[int]:
     """Open a folder; the one named by a user may be a link, one within another may not."""
     flags = _FOLDER if within is None else _FOLDER | os.O_NOFOLLOW
     descriptor = os.open(folder, flags, dir_fd=within)

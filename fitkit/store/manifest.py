@@ -6,7 +6,7 @@ canonical JSON: of two that say the same, only one is right, so that any changed
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -59,7 +59,7 @@ def _sha256(chunk: memoryview | bytes) -> str:
 
 
 @contextmanager
-def hashing() -> Iterator[ThreadPoolExecutor]:
+def hashing() -> Generator[ThreadPoolExecutor]:
     """Give the threads that hash; they end with the block."""
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="fitkit-sha256") as pool:
         yield pool
@@ -83,28 +83,22 @@ def read_manifest(folder: int) -> tuple[bytes, Files]:
         OSError: If it cannot be read.
     """
     data = read_file(MANIFEST, folder, at_most=MAX_JSON_BYTES)
-    found = parse(data)
-    if not isinstance(found, dict) or not isinstance(found.get("format"), int):
-        raise ValueError("it is no manifest")
-    if found["format"] > FORMAT:
-        raise ValueError(f"it has format {found['format']}, this fitkit reads up to {FORMAT}")
-    files: Any = found.get("files")
-    well_formed = isinstance(files, dict) and all(map(_is_entry, files.values()))
-    if not well_formed or set(files) != _FILES or manifest_of(files) != data:
-        raise ValueError("it is no manifest that fitkit has written")
-    return data, files
+    found: Any = parse(data)
+    try:
+        if found["format"] > FORMAT:
+            raise ValueError(f"it has format {found['format']}, this fitkit reads up to {FORMAT}")
+        files: Files = found["files"]
+        right = files.keys() == _FILES and all(map(_is_entry, files.values()))
+        if right and manifest_of(files) == data:
+            return data, files
+    except (TypeError, KeyError, AttributeError):
+        pass
+    raise ValueError("its manifest is none that fitkit has written")
 
 
-def _is_entry(entry: Any) -> bool:
-    if not isinstance(entry, dict) or set(entry) != {"bytes", "sha256"}:
-        return False
+def _is_entry(entry: dict[str, Any]) -> bool:
     size, digests = entry["bytes"], entry["sha256"]
-    return (
-        type(size) is int
-        and size >= 0
-        and isinstance(digests, list)
-        and len(digests) == -(-size // CHUNK)
-    )
+    return len(entry) == 2 and type(size) is int and len(digests) == -(-size // CHUNK)
 
 
 def check_sizes(folder: int, files: Files) -> None:
@@ -138,10 +132,12 @@ def verify(folder: int, files: Files) -> None:
 
 def _verify_file(name: str, entry: dict[str, Any], folder: int, pool: ThreadPoolExecutor) -> None:
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-    try:
-        # Each thread reads its own chunks: nothing waits for another, and little is in memory.
-        starts = range(0, entry["bytes"], CHUNK)
-        digests = list(pool.map(lambda at: _sha256(os.pread(descriptor, CHUNK, at)), starts))
+
+    def digest_at(start: int) -> str:
+        return _sha256(os.pread(descriptor, CHUNK, start))
+
+    try:  # each thread reads its own chunks: nothing waits for another, and little is in memory
+        digests = list(pool.map(digest_at, range(0, entry["bytes"], CHUNK)))
     finally:
         os.close(descriptor)
     for number, (digest, written) in enumerate(zip(digests, entry["sha256"], strict=True)):

@@ -1,6 +1,5 @@
 """A folder of checkpoints: found by verified step, published by one rename, deleted by policy."""
 
-import difflib
 import errno
 import os
 import re
@@ -8,11 +7,8 @@ import secrets
 import shutil
 import warnings
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from fitkit.errors import CheckpointCorruptError, CheckpointError, CheckpointWriteError
 from fitkit.store.codec import MAX_JSON_BYTES, Codec, decode, parse, to_json
@@ -30,134 +26,17 @@ from fitkit.store.manifest import (
     Files,
     Hasher,
     check_sizes,
-    digest_of,
     hashing,
     manifest_of,
     read_manifest,
-    verify,
 )
-from fitkit.store.tensor_file import parts_of, read_tensors
+from fitkit.store.saved import Content, Saved, load, name_of
+from fitkit.store.tensor_file import parts_of
 
-__all__ = ["Content", "Saved", "Store", "find", "load", "name_of"]
+__all__ = ["Store"]
 
 _NAME = re.compile(r"step-(\d{8,18})-epoch-(\d{4,18})(?:-(\d{1,6}))?")
 _TEMPORARY = re.compile(r"\.(?:tmp|old)-[0-9a-f]{16}")
-
-
-@dataclass(slots=True)
-class Content:
-    """What one checkpoint holds.
-
-    Attributes:
-        meta: What is told without reading tensors: counters, versions, the monitored value. JSON.
-        model: The tensors of the model by name, in order.
-        state: Everything else, nested.
-    """
-
-    meta: dict[str, Any]
-    model: dict[str, Tensor]
-    state: dict[str, Any]
-
-
-@dataclass(slots=True)
-class Saved(Content):
-    """A checkpoint that was read and verified.
-
-    Attributes:
-        path: Its folder.
-        digest: SHA-256 of its manifest, and so of everything in it.
-    """
-
-    path: Path = field(default_factory=Path)
-    digest: str = ""
-
-
-def name_of(meta: Mapping[str, Any]) -> str:
-    """Return the name of a checkpoint: names sort as the run went on."""
-    counters = meta["counters"]
-    return f"step-{counters['num_updates']:08d}-epoch-{counters['epoch']:04d}"
-
-
-def load(path: Path, *, digest: str | None = None) -> Saved:
-    """Read one checkpoint; every byte is verified before anything of it is used.
-
-    Args:
-        path: Its folder.
-        digest: What its digest must be, if it is known from a safe place.
-
-    Raises:
-        CheckpointCorruptError: If it is not what was written, or has another digest.
-    """
-    try:
-        with entered(path) as folder:
-            manifest, files = read_manifest(folder)
-            if digest is not None and digest != digest_of(manifest):
-                raise ValueError(f"its digest is {digest_of(manifest)}, expected {digest}")
-            verify(folder, files)
-            document = parse(read_file("state.json", folder, at_most=MAX_JSON_BYTES))
-        model = read_tensors(path / "model.safetensors")
-        tensors = read_tensors(path / "state.safetensors")
-        return Saved(
-            meta=decode(document["meta"], {}),
-            model={name: decode(part, model) for name, part in document["model"].items()},
-            state=decode(document["state"], tensors),
-            path=path,
-            digest=digest_of(manifest),
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointCorruptError(
-            f"{path} is no intact checkpoint: {error}\nResume from another one."
-        ) from error
-
-
-def find(path: Path) -> Saved:
-    """Read the checkpoint a path leads to: a checkpoint, a folder of them, or a run with them.
-
-    Raises:
-        CheckpointError: If there is none.
-        CheckpointCorruptError: If there are some, and none is intact.
-    """
-    if not path.exists():
-        near = difflib.get_close_matches(path.name, _entries(path.parent), n=3, cutoff=0.3)
-        raise CheckpointError(
-            f"resume={str(path)!r} does not exist\nNear it there is: {', '.join(near) or 'nothing'}.\n"
-            "Give the folder of a run, of its checkpoints, or of one of them."
-        )
-    if not path.is_dir():
-        raise CheckpointError(
-            f"resume={str(path)!r} is {_kind_of(path)}, expected a folder\n"
-            "Load weights into the model before the loop is made, with the means of their format."
-        )
-    if (path / MANIFEST).exists():
-        return load(path)
-    for folder in (path, path / "checkpoints"):
-        if (saved := Store(folder).latest()) is not None:
-            return saved
-    raise CheckpointError(
-        f"no checkpoint was found in {path}\n"
-        f"It holds: {', '.join(_entries(path)[:5]) or 'nothing'}.\n"
-        'Give another folder; resume="auto" begins anew where there is none.'
-    )
-
-
-_MAGIC = {
-    b"PK": "a zip archive, as .pt and .keras files are",
-    b"\x89HDF": "an HDF5 file, as .h5 files are",
-    b"\x80": "a pickle, as old .pt and .ckpt files are",
-}
-
-
-def _kind_of(path: Path) -> str:
-    with path.open("rb") as file:
-        start = file.read(8)
-    return next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), "a file")
-
-
-def _entries(folder: Path) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except OSError:
-        return []
 
 
 class Store:

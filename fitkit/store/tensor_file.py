@@ -99,7 +99,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         CheckpointCorruptError: If it is no file of this format.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)

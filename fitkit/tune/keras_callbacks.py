@@ -169,7 +169,7 @@ class KerasCallbacks(Callback):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore them."""
         for key, callback in self._keyed().items():
-            vars(callback).update(state.get(key, {}))
+            cast("dict[str, Any]", vars(callback)).update(state.get(key, {}))
             if getattr(callback, "monitor_op", True) is None:
                 # It is found at the first epoch's end, which also turns the sign of this.
                 callback.min_delta = abs(callback.min_delta)
