@@ -3,7 +3,6 @@
 import gc
 import random
 import warnings
-import weakref
 from types import SimpleNamespace
 
 import keras
@@ -12,8 +11,6 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from fitkit import Record, TensorLoader, supervised
-
-_OLD = {}  # fake tensors alive when the test began, by id
 
 
 def data(num=40, width=6, classes=4, seed=0):
@@ -125,23 +122,13 @@ def compare(make, *, epochs=3, drive=None, replays=True, close=False, **options)
     return recorded
 
 
-def fakes_alive():
-    return [thing for thing in gc.get_objects() if type(thing) is FakeTensor]
-
-
-def remember_fakes():
-    """Before a test: what others left alive (the programs of a docs page, say) is not its leak."""
-    _OLD.clear()
-    _OLD.update((id(fake), weakref.ref(fake)) for fake in fakes_alive())
-
-
 def assert_nothing_fake(*records):
     """Once its programs are gone, nothing that a trace has made is alive: no leak anywhere."""
     for record in records:
         for recording in record.recordings.values():
             recording.program = None
     gc.collect()
-    leaks = [fake for fake in fakes_alive() if _OLD.get(id(fake), lambda: None)() is not fake]
+    leaks = [thing for thing in gc.get_objects() if type(thing) is FakeTensor]
     assert not leaks, [_holders_of(leak) for leak in leaks[:3]]
 
 
