@@ -1,4 +1,4 @@
-"""LRSchedule sets what a loop written by hand would set, for every optimizer, and is the only one."""
+"""LRSchedule sets what a loop written by hand would set, and is the only one who does."""
 
 import keras
 import pytest
@@ -181,7 +181,7 @@ def test_groups_keep_their_ratio():
     assert [group["lr"] for group in groups] == pytest.approx([0.7, 2.1])
 
 
-# -- plateaus ---------------------------------------------------------------------------------------
+# -- plateaus
 
 
 def scripted(values, name="val_loss"):
@@ -250,7 +250,7 @@ def test_a_plateau_without_a_value_says_what_there_is():
     assert loop.state.num_batches == 0
 
 
-# -- one controller ---------------------------------------------------------------------------------
+# -- one controller
 
 
 def with_schedule(model):
@@ -311,7 +311,7 @@ def test_a_torch_scheduler_of_the_momentum_controls_it_too():
         loop_of("torch", Late(make), momentum).fit(epochs=1)
 
 
-# -- plots, state, mistakes --------------------------------------------------------------------------
+# -- plots, state, mistakes
 
 
 def test_values_and_plot_change_nothing():
