@@ -2,9 +2,11 @@
 
 from typing import TYPE_CHECKING, Any, final
 
+import torch
 from torch import Tensor
 
 from fitkit.errors import ConfigError, brief
+from fitkit.interop import is_keras
 from fitkit.loop.callback import TRAIN_ONLY, Callback
 from fitkit.loop.state import State
 from fitkit.tune.optimizers import grads_scaled_by, optimizers_beside, refuse_doubled
@@ -34,6 +36,7 @@ class ClipGradNorm(Callback):
     Reads:  the gradients; the loss scale of a Keras optimizer, shape ().
     Writes: the gradients, in place.
     Logs:   grad_norm, the norm before clipping, as mean over the pass; with turns <turn>_grad_norm.
+        Where dynamic loss scaling skips updates, of the finite norms.
     Syncs:  never.
     Raises: ConfigError if a number is not positive, or if a Keras optimizer clips, too.
 
@@ -58,6 +61,8 @@ class ClipGradNorm(Callback):
         self.norm_type = positive("norm_type", norm_type)
         self._parameters: list[Tensor] = []
         self._optimizers: list[Any] = []
+        self._skips = False  # whether updates by infinite gradients are skipped
+        self._finite: dict[str, Tensor] = {}  # sum and number of the finite norms of a pass
 
     def attach(self, loop: "FitLoop") -> None:
         """Keep the loop: its optimizers are looked at."""
@@ -66,9 +71,15 @@ class ClipGradNorm(Callback):
     def on_fit_begin(self, state: State) -> None:
         """Check that nobody else clips."""
         refuse_doubled(self._loop, self, CLIPPING, does="clip gradients")
+        optimizers = optimizers_beside(self._loop, self)
+        self._skips = any(getattr(c, "skips_updates", False) for c in self._loop.callbacks) or any(
+            is_keras(optimizer, "optimizers.LossScaleOptimizer") for optimizer in optimizers
+        )
 
     def on_pass_begin(self, state: State) -> None:
         """List the weights and the optimizers."""
+        for sums in self._finite.values():
+            sums.zero_()
         self._parameters = list(state.model.parameters())
         self._optimizers = optimizers_beside(self._loop, self)
 
@@ -80,7 +91,19 @@ class ClipGradNorm(Callback):
         if scale is not None:
             length = length / scale
         mul_(gradients, (self.max_norm / (length + 1e-6)).clamp(max=1.0))
-        state.log(f"{state.turn}_grad_norm" if state.turn else "grad_norm", length)
+        self._log(state, length)
+
+    def _log(self, state: State, length: Tensor) -> None:
+        name = f"{state.turn}_grad_norm" if state.turn else "grad_norm"
+        if not self._skips:
+            state.log(name, length)
+            return
+        if name not in self._finite:
+            self._finite[name] = torch.zeros(2, device=length.device)
+        finite = length.isfinite()
+        sums = self._finite[name].add_(torch.stack([torch.where(finite, length, 0.0), finite]))
+        state.log(name, sums[0] / sums[1], reduce="last")
+        state.step_values[name] = length
 
 
 def positive(argument: str, value: Any) -> float:

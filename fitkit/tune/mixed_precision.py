@@ -89,11 +89,13 @@ class MixedPrecision(Callback):
         self.around = {Event.FORWARD: self._autocast, Event.LOSS: self._autocast}
         if dtype == "fp16":
             self.around[Event.APPLY] = self._taken_back
+        self.skips_updates = dtype == "fp16"
         self._scale: LossScale | None = None
         self._casts = True
         self._device = "cpu"
         self._weights: list[Tensor] = []
         self._optimizers: list[Any] = []
+        self._forgot = False  # whether the slots of the last update were undone
         self._loaded: Mapping[str, Any] | None = None
 
     def attach(self, loop: "FitLoop") -> None:
@@ -140,6 +142,11 @@ class MixedPrecision(Callback):
                 if build := getattr(callback, "build_optimizer", None):
                     build()  # what an update that is taken back has made could not be
 
+    def on_batch_begin(self, state: State) -> None:
+        """Have slots made eagerly: a recorded step finds them."""
+        if self._forgot:
+            state.request_eager()
+
     def _autocast(self) -> AbstractContextManager[Any]:
         if not self._casts:
             return nullcontext()
@@ -181,10 +188,10 @@ class MixedPrecision(Callback):
 
     def _forget_first(self, scale: LossScale) -> None:
         """Undo the slots that the first update of a torch optimizer has made."""
-        if not bool(scale.finite):  # sync: once, at the first update of an optimizer of torch
-            for optimizer in self._optimizers:
-                if isinstance(optimizer, Optimizer):
-                    optimizer.state.clear()
+        self._forgot = not bool(scale.finite)  # sync: once, at a first update
+        for optimizer in self._optimizers:
+            if self._forgot and isinstance(optimizer, Optimizer):
+                optimizer.state.clear()
 
     def on_batch_end(self, state: State) -> None:
         """Have Record count the updates of a Keras optimizer anew: some did not happen."""

@@ -42,8 +42,8 @@ def check_keras(dtype: str, model: Any) -> None:
     names: set[str] = {layer.dtype_policy.name for layer in layers if layer.variables}
     if policy not in names:
         raise ConfigError(
-            f'MixedPrecision("{dtype}") got a Keras model of the policy {", ".join(sorted(names))}'
-            f"; Keras is told by the policy, not by autocast\n"
+            f'MixedPrecision("{dtype}") got a Keras model of the policy {", ".join(sorted(names))}\n'
+            "Keras layers compute in the dtype of their policy, not under autocast.\n"
             f'Call keras.config.set_dtype_policy("{policy}") before the model is made.'
         )
 
