@@ -26,8 +26,12 @@ def _old_objects_aside():
     gc.unfreeze()
 
 
-def pytest_collection_modifyitems(items):
-    """Skip the gpu tests unless they were asked for by KERAS_TORCH_DEVICE=cuda."""
+def pytest_collection_modifyitems(config, items):
+    """Leave out slow tests unless `-m` names them; skip those for a GPU where none is wanted."""
+    if "slow" not in config.getoption("-m"):
+        slow = [item for item in items if "slow" in item.keywords]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if "slow" not in item.keywords]
     if torch.cuda.is_available() and os.environ["KERAS_TORCH_DEVICE"].startswith("cuda"):
         return
     skip = pytest.mark.skip(reason="needs a CUDA device and KERAS_TORCH_DEVICE=cuda")
