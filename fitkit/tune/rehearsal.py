@@ -30,6 +30,7 @@ Undo = Callable[[], object]
 
 _COUNTERS = ("epoch", "num_epochs", "num_updates", "num_batches", "num_samples")
 _LIMITS = ("max_epochs", "max_steps", "max_time_s", "stop", "stop_reason", "eager_requested")
+_GLOBAL_SEED = "global_seed_generator"  # made at its first use, with a seed of Python's generator
 _WATCHERS = tuple(f"fitkit.{folder}." for folder in ("watch", "loop", "record", "checkpoint"))
 
 
@@ -68,7 +69,8 @@ def untouched(
     """
     undo: list[Undo] = []
     undo += _state_undo(loop.state)
-    undo += [_callback_undo(callback) for callback in callbacks]
+    # What applies an optimizer keeps its state: see `untouched_optimizers`.
+    undo += [_callback_undo(each) for each in callbacks if not hasattr(each, "optimizer")]
     undo += _mode_undo(loop.model)
     undo += _generator_undo(loop.model, callbacks)
     undo += [each for loader in loaders for each in _loader_undo(loader)]
@@ -154,18 +156,27 @@ def _generator_undo(model: nn.Module, callbacks: Iterable[Callback]) -> list[Und
     held = [value for callback in callbacks for value in vars(callback).values()]
     seeds = [value.state for value in held if is_keras(value, "random.SeedGenerator")]
     seeds += [v for layer in keras_layers_of(model) for v in layer.non_trainable_variables]
-    if "keras" in sys.modules:
-        from keras.src.random.seed_generator import (  # pyright: ignore[reportMissingTypeStubs]
-            global_seed_generator,
-        )
-
-        seeds.append(cast(Any, global_seed_generator)().state)
+    undo += _global_seed_undo(seeds)
     tensors = [variable.value for variable in seeds]
     copies = copy_of(tensors)
     undo.append(lambda: copy_into(tensors, copies))
     for value in held:
         undo += _own_generator_undo(value)
     return undo
+
+
+def _global_seed_undo(seeds: list[Any]) -> list[Undo]:
+    """Add the state of Keras's global generator, or return what removes one made meanwhile."""
+    if "keras" not in sys.modules:
+        return []
+    from keras.src.backend.common import global_state  # pyright: ignore[reportMissingTypeStubs]
+
+    held: Any = global_state
+    generator = held.get_global_attribute(_GLOBAL_SEED)
+    if generator is not None:
+        seeds.append(generator.state)
+        return []
+    return [lambda: held.set_global_attribute(_GLOBAL_SEED, None)]
 
 
 def _own_generator_undo(value: Any) -> list[Undo]:
