@@ -128,8 +128,8 @@ def test_torch_parts(combination, small):
 def keras_model(precision):
     policy = {"bf16": "mixed_bfloat16", "fp16": "mixed_float16"}.get(precision, "float32")
     keras.utils.set_random_seed(1)
-    layers = [keras.layers.Dense(size, dtype=policy) for size in (8, 4)]
-    return keras.Sequential([keras.Input((6,)), *layers])
+    hidden = keras.layers.Dense(8, activation="tanh", dtype=policy)
+    return keras.Sequential([keras.Input((6,)), hidden, keras.layers.Dense(4, dtype=policy)])
 
 
 def keras_loss(model, x, y):
