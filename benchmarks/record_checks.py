@@ -81,7 +81,7 @@ def peak_bytes(run: Callable[[], object]) -> float:
     """The highest sum of allocations less frees while `run` runs, in bytes."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
-    results: Any = profiler.profiler.kineto_results  # pyright: ignore
+    results: Any = profiler.profiler.kineto_results
     changes = [e for e in results.events() if e.name() == "[memory]"]
     level = peak = 0
     for change in sorted(changes, key=lambda event: event.start_ns()):

@@ -163,7 +163,7 @@ def signature(member: object) -> str:
         return ""
     names = [
         p.name if p.default is p.empty else f"{p.name}={p.default!r}"
-        for p in inspect.signature(member).parameters.values()  # type: ignore[arg-type]
+        for p in inspect.signature(member).parameters.values()
     ]
     return f"({', '.join(names[1:])})"
 

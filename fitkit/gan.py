@@ -110,7 +110,7 @@ class DiscriminatorStep(Callback):
     ) -> None:
         self._generator, self._discriminator = Network(generator), Network(discriminator)
         self._loss = loss
-        if not isinstance(label_noise, int | float) or label_noise < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(label_noise, int | float) or label_noise < 0:
             raise ConfigError(
                 f"label_noise={brief(label_noise)} is no number of at least 0\n"
                 "Use 0.05 as the guide does, or 0 for labels of exactly 0 and 1."

@@ -70,7 +70,7 @@ def keras() -> Any:
     Raises:
         ConfigError: If Keras runs on another backend than torch.
     """
-    import keras  # pyright: ignore[reportMissingTypeStubs]
+    import keras  # pyright: ignore[reportMissingTypeStubs]  # there are none
 
     require_torch_backend()
     return cast(Any, keras)

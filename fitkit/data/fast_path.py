@@ -89,5 +89,5 @@ def _select(
     if not whole or min(indices) < 0 or max(indices) >= len(rows):
         return _collate([rows[item] for item in indices])
     index = np.array(indices, dtype=np.int64)  # 3 times as fast as torch.tensor on a list
-    host = torch.from_numpy(index)  # pyright: ignore[reportUnknownMemberType]
+    host = torch.from_numpy(index)  # pyright: ignore[reportUnknownMemberType]  # a bare ndarray
     return Gather(arrays, host.to(arrays[0].device), ids)

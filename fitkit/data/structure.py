@@ -80,7 +80,7 @@ def _from_numpy(array: np.ndarray[Any, np.dtype[Any]]) -> Tensor:
         array = array.astype(array.dtype.newbyteorder("="))
     if not array.flags.writeable or any(stride < 0 for stride in array.strides):
         array = array.copy()  # torch cannot hold read-only memory or negative strides
-    return torch.from_numpy(array)  # pyright: ignore[reportUnknownMemberType]
+    return torch.from_numpy(array)  # pyright: ignore[reportUnknownMemberType]  # a bare ndarray
 
 
 def to_tensors(structure: Structure, path: str = "batch") -> Structure:

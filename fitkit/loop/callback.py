@@ -190,7 +190,7 @@ class Turn:
     """
 
     def __init__(self, name: str, callbacks: Iterable[Callback], *, every: int = 1) -> None:
-        if not name or not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not name or not isinstance(name, str):
             raise ConfigError(
                 f"Turn(name={brief(name)}) is no name, expected a non-empty string\n"
                 'Name the turn, for example Turn("critic", [...]).'

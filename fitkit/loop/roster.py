@@ -191,7 +191,7 @@ def _check_turns(entries: list[Entry]) -> None:
 
 def _check_members(turn: Turn) -> None:
     for item in turn.callbacks:
-        if not isinstance(item, Callback):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(item, Callback):
             raise _not_attachable(item)
 
 

@@ -73,7 +73,7 @@ class ImageGrid(Callback):
         columns: int | None = None,
         log_dir: str | Path | None = None,
     ) -> None:
-        if not callable(sample):  # pyright: ignore[reportUnnecessaryComparison]
+        if not callable(sample):
             raise TypeError(
                 f"ImageGrid got {brief(sample)}, expected a function that returns images\n"
                 "Write ImageGrid(lambda: generator(latent))."
