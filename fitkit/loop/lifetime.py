@@ -82,9 +82,10 @@ def end_region(state: State) -> None:
     """End the step region: count the turn; from here on nothing holds the graph."""
     if state.closes_update:
         count_turn(state)
-    if hasattr(state, "loss"):
+    if hasattr(state, "loss") and state.loss.requires_grad:
         state.loss = state.loss.detach()
-    state.losses = {name: part.detach() for name, part in state.losses.items()}
+    if any(part.requires_grad for part in state.losses.values()):
+        state.losses = {name: part.detach() for name, part in state.losses.items()}
     if state.phase is Phase.PREDICT or "outputs" in state.needs:
         state.outputs = _detached(state.outputs)
     else:

@@ -203,8 +203,12 @@ class Record(Callback):
 
     def _key(self, state: State, inputs: StepInputs, optimizers: Hashable) -> Hashable:
         assert self._python is not None  # noqa: S101  # run_step has made it
-        with self._recorder_now().optimizers.hidden():
+        rates = self._recorder_now().optimizers
+        rates.hide()
+        try:
             version = self._python.version()
+        finally:
+            rates.show()
         return (
             state.phase,
             state.turn,
@@ -213,7 +217,7 @@ class Record(Callback):
             inputs.key,
             version,
             optimizers,
-            self._recorder_now().optimizers.slots(),
+            rates.slots(),
             tuple([_trained(parameter) for parameter in self._python.parameters]),
             tuple([callback.step_key for callback in self._python.keyed]),
             _settings(state.device.type),

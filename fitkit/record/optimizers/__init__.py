@@ -36,12 +36,16 @@ class Optimizers:
 
     def __init__(self) -> None:
         self._known: dict[int, _Known] = {}
+        self._selected: Sequence[Any] = ()
         self._counts: list[StepCount] = []
         self._lives: list[Live] = []  # of the step that is about to run
         self._torch: list[TorchRates] = []
 
     def select(self, optimizers: Sequence[Any]) -> None:
         """Say which optimizers the next step may apply."""
+        if optimizers is self._selected:
+            return
+        self._selected = optimizers
         for optimizer in optimizers:
             if id(optimizer) not in self._known:
                 self._known[id(optimizer)] = _Known(optimizer, list(self._lives_of(optimizer)))
@@ -74,16 +78,15 @@ class Optimizers:
         """Return which tensors torch's optimizers keep; asked once a first step has made them."""
         return tuple([slot for rates in self._torch for slot in rates.slots()])
 
-    @contextmanager
-    def hidden(self) -> Generator[None]:
+    def hide(self) -> None:
         """Hide the rates that tensors stand for: they are not what a program depends on."""
         for rates in self._torch:
             rates.hide()
-        try:
-            yield
-        finally:
-            for rates in self._torch:
-                rates.show()
+
+    def show(self) -> None:
+        """Put the rates back."""
+        for rates in self._torch:
+            rates.show()
 
     def rehearse(self) -> None:
         """Run the user's functions that are learning rates, to see what they do."""

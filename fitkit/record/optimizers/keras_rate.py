@@ -37,6 +37,7 @@ class KerasRate(Live):
         self._evaluated: list[Any] = []  # the schedules that cannot be recorded
         self._tensor: Tensor | None = None
         self._stands_in = False
+        self._variable: Any = None  # the rate, once it is known to be one
 
     @property
     def _rate(self) -> Any:
@@ -52,8 +53,11 @@ class KerasRate(Live):
     def key(self) -> Hashable:
         """Return what kind of rate it is, and the numbers of a schedule."""
         rate = self._rate
+        if rate is self._variable:
+            return False
         if not self._is_schedule():
-            return self._is_function()
+            self._variable = None if self._is_function() else rate
+            return self._variable is None
         numbers = [_hashable(value) for value in cast("dict[str, Any]", vars(rate)).values()]
         return id(rate), *numbers
 
