@@ -83,7 +83,7 @@ class Callback:
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned; also called in mid-pass, between two batches."""
 
     def on_open(self, state: State) -> None:
         """Take files, threads, handlers; `on_close` is called if this returned."""

@@ -157,3 +157,5 @@ class EMA(Callback):
         """Restore what `state_dict` returned; checked against the model where it is used."""
         self.num_updates = state["num_updates"]
         self._averages = {int(place): t.clone() for place, t in state["averages"].items()}
+        if self._weights:  # a pass has begun: what it holds is out of date
+            self._pair(trained_tensors(self._model))
