@@ -2,6 +2,7 @@
 
 import os
 import random
+import sys
 from collections.abc import Mapping
 from typing import Any, Self, cast, final
 
@@ -71,7 +72,8 @@ class Seed(Callback):
 
     def apply(self) -> Self:
         """Seed everything now."""
-        keras().utils.set_random_seed(self.seed)
+        if "keras" in sys.modules:  # else its generators will draw their seeds from Python's
+            keras().utils.set_random_seed(self.seed)
         random.seed(self.seed)
         np.random.seed(self.seed)
         cast("Any", torch).manual_seed(self.seed)
