@@ -69,9 +69,9 @@ class Accumulate(Callback):
         self._parameters: list[nn.Parameter] = []
         self._weigh: dict[str | None, BatchWeight] = {}
         self._windows: dict[str | None, Window] = {}
+        self._trainable: Hashable = None
         self._position = 0  # of the next batch in its window
         self._unit = 0  # batch size that counts 1, so that sums of equal batches are plain sums
-        self._loaded: Mapping[str, Any] | None = None
 
     @property
     def step_key(self) -> Hashable:
@@ -98,7 +98,7 @@ class Accumulate(Callback):
             self._windows.setdefault(name, Window())
 
     def on_pass_begin(self, state: State) -> None:
-        """List the weights and begin a window, or go on with the one that was loaded."""
+        """List the weights and begin a window."""
         expected = state.num_batches_expected
         if expected is not None and expected < self.num_batches:
             raise ConfigError(
@@ -109,15 +109,11 @@ class Accumulate(Callback):
         tensors = trained_tensors(state.model)
         self._parameters = [tensor for tensor in tensors if isinstance(tensor, nn.Parameter)]
         self._position = 0
-        if self._loaded is not None:
-            self._position, self._unit = self._loaded["position"], self._loaded["unit"]
-            for name, window in self._loaded["windows"].items():
-                self._windows[name or None].load_state_dict(window, state.device)
-            self._loaded = None
 
     def on_batch_begin(self, state: State) -> None:
         """Say whether a window opens and closes here."""
         self._unit = self._unit or state.batch_size
+        self._trainable = tuple([parameter.requires_grad for parameter in self._parameters])
         state.opens_update = self._position == 0
         state.closes_update = self._position + 1 >= self.num_batches or state.is_last_batch
         self._position = 0 if state.closes_update else self._position + 1
@@ -133,18 +129,16 @@ class Accumulate(Callback):
         yield
         if state.opens_update and state.closes_update:
             return
-        counts, window, opens = (
-            self._weigh[state.turn],
-            self._windows[state.turn],
-            state.opens_update,
-        )
+        counts, window = self._weigh[state.turn], self._windows[state.turn]
+        opens = state.opens_update
         if counts.is_sum:
             _check_sum(state)
         weight = counts.of(state)
         plain = isinstance(weight, int) and not counts.is_sum
         if plain:
             weight = weight / self._unit
-        window.add([parameter.grad for parameter in self._parameters], weight, opens=opens)
+        gradients = [parameter.grad for parameter in self._parameters]
+        window.add(gradients, weight, opens=opens, trainable=self._trainable)
         if not plain:
             loss, size, divide = state.loss.detach(), state.batch_size, not counts.is_sum
             state.loss = window.share_of(loss, weight, size, opens=opens, divide=divide)
@@ -160,20 +154,18 @@ class Accumulate(Callback):
             divide = not self._weigh[state.turn].is_sum
             self._windows[state.turn].close(self._parameters, divide=divide)
 
-    def on_pass_end(self, state: State) -> None:
-        """Begin anew: the loop has closed the last window."""
-        self._position = 0
+    def on_batch_end(self, state: State) -> None:
+        """Remember what the batch has added, also if it was a replay that added it."""
+        for window in self._windows.values():
+            window.recall(self._trainable)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the open window, if there is one: position, and the sums by turn."""
-        if self._position == 0:
-            return {}
-        windows = {name or "": window.state_dict() for name, window in self._windows.items()}
-        return {"position": self._position, "unit": self._unit, "windows": windows}
+        """Return the batch size that counts 1; a checkpoint holds no open window."""
+        return {"unit": self._unit}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with an open window at the next PASS_BEGIN."""
-        self._loaded = state or None
+        """Restore it: with another one, sums would round differently."""
+        self._unit = state["unit"]
 
 
 def _check_sum(state: State) -> None:

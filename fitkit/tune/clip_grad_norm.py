@@ -1,5 +1,6 @@
 """Gradients no longer than a limit."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, final
 
 import torch
@@ -104,6 +105,18 @@ class ClipGradNorm(Callback):
         sums = self._finite[name].add_(torch.stack([torch.where(finite, length, 0.0), finite]))
         state.log(name, sums[0] / sums[1], reduce="last")
         state.step_values[name] = length
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a mean of finite norms is made of."""
+        return {name: sums.clone() for name, sums in self._finite.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned, in place where it is in use."""
+        for name, sums in state.items():
+            if name in self._finite:
+                self._finite[name].copy_(sums)
+            else:
+                self._finite[name] = sums.to(self._loop.device).clone()
 
 
 def positive(argument: str, value: Any) -> float:

@@ -1,7 +1,7 @@
 """What a window of micro-batches adds up: gradients, how much they count, and the loss."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, final
+from collections.abc import Hashable, Mapping, Sequence
+from typing import final
 
 import torch
 from torch import Tensor
@@ -22,14 +22,19 @@ class Window:
     def __init__(self) -> None:
         self._sums: dict[int, Tensor] = {}  # by the place of the parameter
         self._filled = frozenset[int]()  # the parameters that have got a gradient in this window
-        self._last: frozenset[int] | None = None  # those that got one in the last micro-batch
+        self._known: dict[Hashable, frozenset[int]] = {}  # those that get one, by what is trainable
         self._divisor: Tensor | None = None
         self._counted = False  # whether the divisor is what was counted on the device
         self._loss: list[Tensor] = []  # summed, the samples it is of, what was told of it
         self.uneven = False
 
     def add(
-        self, gradients: Sequence[Tensor | None], weight: float | Tensor, *, opens: bool
+        self,
+        gradients: Sequence[Tensor | None],
+        weight: float | Tensor,
+        *,
+        opens: bool,
+        trainable: Hashable,
     ) -> None:
         """Add the gradients of a micro-batch, each times `weight`. Syncs: never.
 
@@ -37,10 +42,10 @@ class Window:
             gradients: One per parameter, shaped like it; those that are there may be written into.
             weight: How much the micro-batch counts.
             opens: Whether it is the first one: what was added before is dropped.
+            trainable: What is trainable now; as long as it is, the same weights get gradients.
         """
         got = {place: g for place, g in enumerate(gradients) if g is not None}
-        self.uneven = self.uneven or self._last not in (None, got.keys())
-        self._last = frozenset(got)
+        self.uneven |= self._known.setdefault(trainable, frozenset(got)) != got.keys()
         for place, gradient in got.items():
             if place not in self._sums:
                 self._sums[place] = torch.zeros_like(gradient)
@@ -54,6 +59,11 @@ class Window:
         if opens:
             divisor.zero_()
         divisor.add_(weight)
+
+    def recall(self, trainable: Hashable) -> None:
+        """Say again which weights have a gradient: a replay of `add` has not."""
+        if not self.uneven:
+            self._filled = self._known.get(trainable, self._filled)
 
     def _add(self, got: Mapping[int, Tensor], *, factor: float) -> None:
         first = [place for place in got if place not in self._filled]
@@ -120,20 +130,3 @@ class Window:
             div_([self._sums[place] for place in self._filled], self._nonzero_divisor())
         for place, parameter in enumerate(parameters):
             parameter.grad = self._sums[place] if place in self._filled else None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return copies of all sums."""
-        return {
-            "sums": {str(place): self._sums[place].clone() for place in sorted(self._filled)},
-            "divisor": None if self._divisor is None else self._divisor.clone(),
-            "loss": [tensor.clone() for tensor in self._loss],
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Take over sums that `state_dict` returned."""
-        loaded = {int(place): tensor for place, tensor in state["sums"].items()}
-        self._sums.update({place: tensor.to(device).clone() for place, tensor in loaded.items()})
-        self._filled = frozenset(loaded)
-        if state["divisor"] is not None:
-            self._divisor = state["divisor"].to(device).clone()
-        self._loss = [tensor.to(device).clone() for tensor in state["loss"]]

@@ -390,40 +390,33 @@ def test_recorded_turns_are_the_same_bit_by_bit():
     assert recorded.refusals == []
 
 
+class Toggle(Callback):
+    """Train the first layer in every other epoch."""
+
+    def on_epoch_begin(self, state):
+        state.model[0].requires_grad_(state.epoch % 2 == 0)
+
+
+@pytest.mark.parametrize("with_length", [True, pytest.param(False, marks=slow)])
+def test_recorded_it_follows_what_is_trainable(with_length):
+    def make():
+        small = w.batches(76, 8)
+        loader = small if with_length else w.WithoutLength(small)
+        return w.loop_of(w.torch_mlp(), loader, Toggle(), Accumulate(3))
+
+    recorded = compare(make, epochs=6)
+    assert recorded.refusals == []
+
+
 # -- resume ----------------------------------------------------------------------------------------
 
 
-class StopInWindow(Callback):
-    """Copy everything in the middle of a window, and take it back into another loop."""
-
-    def __init__(self, at, take):
-        self.at, self.take = at, take
-
-    def on_batch_end(self, state):
-        if state.num_batches == self.at:
-            self.take(state)
-
-
-def test_an_open_window_survives_a_checkpoint():
-    small, saved = w.batches(64, 8), {}
-    whole, first = Accumulate(4), Accumulate(4)
-    model = w.torch_mlp()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-
-    def take(state):
-        saved.update(model=copy.deepcopy(model.state_dict()), window=first.state_dict())
-
-    loop = w.loop_of(model, small, first, StopInWindow(6, take), optimizer=optimizer)
-    loop.fit(epochs=1)
-    assert saved["window"]["position"] == 2
-
-    resumed, rest = w.torch_mlp(), Accumulate(4)
-    resumed.load_state_dict(saved["model"])
-    rest.load_state_dict(saved["window"])
-    again = torch.optim.SGD(resumed.parameters(), lr=0.5)
-    w.loop_of(resumed, [*small[6:], *small[:4]], rest, optimizer=again).fit(epochs=1)
-    expected = w.torch_mlp()
-    expected_optimizer = torch.optim.SGD(expected.parameters(), lr=0.5)
-    w.loop_of(expected, [*small, *small[:4]], whole, optimizer=expected_optimizer).fit(epochs=1)
-    assert w.equal(w.weights(resumed), w.weights(expected))
-    assert whole.state_dict() == {}
+def test_resumed_it_counts_batches_as_before():
+    """A run that goes on with the smaller batch would round otherwise."""
+    small = w.batches(61, 8)[::-1]  # the smaller batch is the first one
+    first, second = Accumulate(3), Accumulate(3)
+    run(TORCH["torch"], small, first, epochs=1)
+    assert first.state_dict() == {"unit": 5}
+    second.load_state_dict(first.state_dict())
+    run(TORCH["torch"], w.batches(64, 8), second, epochs=1)
+    assert second.state_dict() == {"unit": 5}

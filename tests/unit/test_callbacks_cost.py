@@ -1,0 +1,45 @@
+"""The benchmark of the callbacks knows all of them, and its figures are what they say."""
+
+import pytest
+
+import fitkit
+from benchmarks import callbacks_cost
+from fitkit import Callback
+
+FOLDERS = ("tune", "watch")
+
+
+def exported():
+    values = {name: getattr(fitkit, name) for name in fitkit.__all__}
+    return {
+        name
+        for name, value in values.items()
+        if isinstance(value, type)
+        and issubclass(value, Callback)
+        and value.__module__.split(".")[1] in FOLDERS
+    }
+
+
+def test_every_callback_of_tune_and_watch_is_timed_or_left_out_for_a_reason():
+    listed = [*callbacks_cost.REGISTRY, *callbacks_cost.LEFT_OUT]
+    assert sorted(listed) == sorted(exported())
+
+
+@pytest.mark.parametrize("name", ["ClipGradNorm", "Accumulate"])
+def test_what_a_callback_adds_is_the_median_of_the_differences(name, monkeypatch):
+    compared = callbacks_cost.compare
+    times = {"bare": [100.0, 110.0, 90.0], name: [120.0, 140.0, 95.0], "kernels": [4.0, 6.0, 5.0]}
+
+    def compare(contestants, **options):
+        result = compared(contestants, **options)
+        for each, values in times.items():
+            result["cpu_us_per_step"][each]["all"] = values
+        return result
+
+    monkeypatch.setattr(callbacks_cost, "compare", compare)
+    cost = callbacks_cost.cost(name, None, rounds=1, steps=4)
+    assert cost["adds_us_per_step"] == 20.0
+    assert cost["kernels_us_per_step"] == 5.0
+    assert cost["allowed_us_per_step"] == 5 + 1.3 * 5
+    row = {"eager": cost, "recorded": cost}
+    assert callbacks_cost.line(name, row).endswith("above 11.5 us")
