@@ -1,5 +1,7 @@
 """Keras layers, what hangs on layers (regularizers, constraints, activations), dtype policies."""
 
+from dataclasses import replace
+
 import keras
 import torch
 from torch.nn.functional import one_hot
@@ -189,6 +191,15 @@ def _policy(name, *layers):
         keras.config.set_dtype_policy(before)
 
 
+def _half():
+    """With the optimizer that `compile` makes of it; its first scales are too high."""
+    made = _policy("mixed_float16", K.BatchNormalization)
+    scaled = keras.optimizers.LossScaleOptimizer(
+        made.optimizer, initial_scale=2.0**20, dynamic_growth_steps=3
+    )
+    return replace(made, optimizer=scaled)
+
+
 def _rows():
     for name, (shape, make) in LAYERS.items():
         yield Row("Keras layers", name, lambda s=shape, m=make: net(s, *m()))
@@ -207,6 +218,7 @@ def _rows():
         yield Row(group, name, lambda n=name: net(VECTOR, K.Dense(8, activation=n)))
     for name in ("mixed_bfloat16", "float64"):
         yield Row(group, name, lambda n=name: _policy(n, K.BatchNormalization))
+    yield Row(group, "mixed_float16, loss scaled", _half)
 
 
 ROWS = list(_rows())

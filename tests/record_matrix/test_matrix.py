@@ -11,7 +11,12 @@ QUICK = {
     *("Adam", "SGD(momentum)", "Adam(gradient_accumulation_steps=3)", "LossScaleOptimizer(Adam)"),
     *("Nadam", "CosineDecay(warmup_target)", "PiecewiseConstantDecay", "a callable", "Hinge"),
     *("Adam(foreach=True)", "Adam(fused=True)", "BatchNormalization", "Dropout(seed=1)"),
-    *("a layer with add_loss", "ExplainedVariance", "SpearmanCorrCoef"),
+    *(
+        "a layer with add_loss",
+        "mixed_float16, loss scaled",
+        "ExplainedVariance",
+        "SpearmanCorrCoef",
+    ),
 }
 OUTCOMES = {(e["group"], e["name"]): e["outcome"] for e in stored()}
 

@@ -168,10 +168,10 @@ def test_a_callback_that_reads_is_counted(monkeypatch, peek):
     assert all("<lambda>" in name for name in reads.by)
 
 
-def with_torch(name, **arguments):
+def with_torch(name, *, lr=1e-3, **arguments):
     """A torch module of six parameters with a torch optimizer."""
     model = torch_model()
-    optimizer = getattr(torch.optim, name)(model.parameters(), lr=1e-3, **arguments)
+    optimizer = getattr(torch.optim, name)(model.parameters(), lr=lr, **arguments)
     return model, supervised(loss=nn.CrossEntropyLoss(), optimizer=optimizer)
 
 
@@ -208,9 +208,14 @@ def docs_rows():
 
 
 OPTIMIZERS = keras.optimizers
+SCHEDULES = OPTIMIZERS.schedules
 MEASURED = {
     "torch `SGD`": lambda: [with_torch(n) for n in ("SGD", "RMSprop", "Adadelta")],
     "torch `SGD`, ": lambda: [with_torch("Adam", fused=True)],
+    "torch `SGD` with a tensor": lambda: [with_torch("SGD", lr=torch.tensor(1e-3))],
+    "torch `Adam(fused=True)` with": lambda: [
+        with_torch("Adam", lr=torch.tensor(1e-3), fused=True)
+    ],
     "torch `Adam`": lambda: [
         with_torch(n) for n in ("Adam", "AdamW", "RAdam", "Adagrad", "Adamax")
     ],
@@ -220,6 +225,36 @@ MEASURED = {
     "Keras `Nadam`": lambda: [with_keras("nadam")],
     "Keras `gradient_acc": lambda: [with_keras(OPTIMIZERS.Adam(gradient_accumulation_steps=2))],
     "Keras `LossScale": lambda: [with_keras(OPTIMIZERS.LossScaleOptimizer(OPTIMIZERS.Adam()))],
+    "Keras `LossScaleOptimizer(": lambda: [
+        with_keras(
+            OPTIMIZERS.LossScaleOptimizer(OPTIMIZERS.Adam(gradient_accumulation_steps=2)),
+        )
+    ],
+    "Keras `ema_overwrite": lambda: [
+        with_keras(OPTIMIZERS.Adam(use_ema=True, ema_overwrite_frequency=3))
+    ],
+    "Keras `use_ema": lambda: [
+        with_keras(OPTIMIZERS.Adam(**option))
+        for option in ({"use_ema": True}, {"global_clipnorm": 1.0}, {"loss_scale_factor": 8.0})
+    ],
+    "Keras schedules": lambda: [
+        with_keras(OPTIMIZERS.Adam(rate))
+        for rate in (
+            SCHEDULES.ExponentialDecay(0.01, 3, 0.9),
+            SCHEDULES.InverseTimeDecay(0.01, 3, 0.5),
+            SCHEDULES.PolynomialDecay(0.01, 8),
+            SCHEDULES.PiecewiseConstantDecay([3, 6], [0.01, 0.005, 0.001]),
+            SCHEDULES.CosineDecay(0.01, 8),
+            lambda: 0.01,
+        )
+    ],
+    "Keras `CosineDecay(": lambda: [
+        with_keras(OPTIMIZERS.Adam(rate))
+        for rate in (
+            SCHEDULES.CosineDecay(0.001, 8, warmup_target=0.01, warmup_steps=4),
+            SCHEDULES.CosineDecayRestarts(0.01, 3),
+        )
+    ],
     "Keras metrics": lambda: [
         with_keras(metrics=[keras.metrics.SparseCategoricalAccuracy()]),
         with_keras(metrics=[keras.metrics.SparseTopKCategoricalAccuracy(k=2)]),
