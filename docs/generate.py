@@ -1,8 +1,8 @@
 """Write what the docs say about the code from the code: `python -m docs.generate`.
 
-docs/events.md, docs/state.md, the table of callbacks in README.md, and the outputs that pages show
-below their code. Events, hooks, fields and purposes come from docstrings; the stop table is what
-runs really fire.
+docs/events.md, docs/state.md, docs/combine.md, the table of callbacks in README.md, and the outputs
+that pages show below their code. Events, hooks, fields and purposes come from docstrings; the stop
+table is what runs really fire.
 """
 
 import inspect
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fitkit
+from docs.combine_table import combine_page
 from docs.marked import fill
 from docs.snippets import refreshed
 from docs.stop_table import COLUMNS, stop_table
@@ -202,7 +203,17 @@ def readme() -> str:
     return fill((ROOT / "README.md").read_text(), "callbacks", callbacks_table())
 
 
-PAGES = {"docs/events.md": events_page, "docs/state.md": state_page, "README.md": readme}
+def combine() -> str:
+    """The page about pairs of callbacks."""
+    return combine_page(NOTE)
+
+
+PAGES = {
+    "docs/events.md": events_page,
+    "docs/state.md": state_page,
+    "docs/combine.md": combine,
+    "README.md": readme,
+}
 
 PAGES_WITH_CODE = ("README.md", "docs/index.md", "docs/write_a_callback.md")
 

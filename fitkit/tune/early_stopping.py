@@ -34,8 +34,9 @@ class EarlyStopping(Callback):
         mode: "min" or "max"; None infers it from the name, where that is safe.
         min_delta: By how much a value must be better than the best so far.
         baseline: As long as this value is not beaten, no look counts as better.
-        restore_best: Give the model back the weights of the best look when `fit` ends. The slots
-            of the optimizer stay as they are.
+        restore_best: Give the model back the weights of the best look when `fit` ends; with `EMA`
+            and a value of validation, the averages that were validated. The slots of the optimizer
+            stay as they are.
 
     Reads:  state.logs.
     Writes: state.stop, state.stop_reason; at FIT_END the weights, buffers and running statistics
