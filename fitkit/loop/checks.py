@@ -86,9 +86,15 @@ def _check_after(callbacks: list[Callback]) -> None:
             if type(other).__name__ in callback.after:
                 first, second = _numbered(callbacks, [callback, other])
                 raise CallbackOrderError(
-                    f"{first} is listed before {second}, whose work it needs\n"
+                    f"{first} is listed before {second}, whose work it needs"
+                    f"{_where_both_listen(callback, other)}\n"
                     f"Right order: {type(other).__name__}, {type(callback).__name__}."
                 )
+
+
+def _where_both_listen(one: Callback, other: Callback) -> str:
+    both = [e.name for e in REGION[Phase.TRAIN] if listens_to(one, e) and listens_to(other, e)]
+    return f" at {both[0]}" if both else ""
 
 
 def _numbered(entries: Sequence[Entry], callbacks: Iterable[Callback]) -> list[str]:
