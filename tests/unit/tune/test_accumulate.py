@@ -1,6 +1,7 @@
 """Accumulate: several batches make the update of the one large batch."""
 
 import copy
+from contextlib import nullcontext
 
 import keras
 import pytest
@@ -22,6 +23,7 @@ from fitkit import (
 )
 from fitkit.tune import accumulate
 from fitkit.tune.batch_weight import BatchWeight
+from fitkit.tune.window import Window
 from tests.unit.record.loops import compare
 from tests.unit.tune import windows as w
 
@@ -397,15 +399,44 @@ class Toggle(Callback):
         state.model[0].requires_grad_(state.epoch % 2 == 0)
 
 
-@pytest.mark.parametrize("with_length", [True, pytest.param(False, marks=slow)])
-def test_recorded_it_follows_what_is_trainable(with_length):
-    def make():
-        small = w.batches(76, 8)
-        loader = small if with_length else w.WithoutLength(small)
-        return w.loop_of(w.torch_mlp(), loader, Toggle(), Accumulate(3))
+def toggled():
+    loader = w.WithoutLength(w.batches(104, 8))
+    return w.loop_of(w.torch_mlp(), loader, Toggle(), Accumulate(3))
 
-    recorded = compare(make, epochs=6)
+
+def test_recorded_it_follows_what_is_trainable():
+    recorded = compare(toggled, epochs=3)
     assert recorded.refusals == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recalled", [True, False])
+def test_a_window_that_replays_have_filled_is_closed_right(recalled, monkeypatch):
+    """The eleventh epoch has replays alone, until the end of the loader closes a window.
+
+    The negative control: a replay does not say which weights have got a gradient.
+    """
+    if not recalled:
+        monkeypatch.setattr(Window, "recall", lambda self, trainable: None)
+    with nullcontext() if recalled else pytest.raises(AssertionError):
+        recorded = compare(toggled, epochs=11)
+        assert recorded.refusals == []
+
+
+def test_a_window_recalls_which_weights_have_got_a_gradient():
+    weights = [nn.Parameter(torch.zeros(2)) for _ in range(2)]
+    window, g = Window(), torch.ones(2)
+    window.add([g, g.clone()], 1.0, opens=True, trainable="both")
+    window.add([None, g.clone()], 1.0, opens=True, trainable="second")
+    window.recall("both")  # as after a replay of the first of the two
+    window.close(weights, divide=True)
+    assert [p.grad is not None for p in weights] == [True, True]
+    window.recall("second")
+    window.close(weights, divide=True)
+    assert [p.grad is not None for p in weights] == [False, True]
+    assert not window.uneven
+    window.add([g.clone(), None], 1.0, opens=False, trainable="second")
+    assert window.uneven
 
 
 # -- resume ----------------------------------------------------------------------------------------

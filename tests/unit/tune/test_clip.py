@@ -162,7 +162,7 @@ def test_what_makes_the_gradients_comes_first(kind, earlier):
     other = earlier()
     loop = w.loop_of(w.torch_mlp(), SMALL, kind(1.0), other)
     order = f"Right order: {type(other).__name__}, {kind.__name__}"
-    w.refused(loop, CallbackOrderError, kind.__name__, "is listed before", order)
+    w.refused(loop, CallbackOrderError, kind.__name__, "is listed before", "at GRADS_READY", order)
 
 
 def loops():
