@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from fitkit.data.source import LoaderWrapper, length
 from fitkit.errors import DataError
 
+_ARRAYS = (Tensor, np.ndarray)
 _ONE_SHOT = {"builtins", "itertools"}  # modules of iterators that never begin anew
 
 
@@ -55,13 +56,19 @@ def _advice(loader: object) -> str | None:
             f"Wrap it in a DataLoader: DataLoader({kind}(...), batch_size=32), or batch_size=None "
             "if it already yields batches."
         )
-    if isinstance(loader, (Tensor, np.ndarray)):
+    if isinstance(loader, _ARRAYS) or _is_pair(loader):
         return "Wrap it in a TensorLoader: TensorLoader(x, y, batch_size=32)."
     if isinstance(loader, (str, bytes, Mapping)) or not (
         hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")
     ):
         return "Give a TensorLoader, DataLoader, PyDataset, tf.data.Dataset, generator or list."
     return None
+
+
+def _is_pair(loader: object) -> bool:
+    """Whether it is (x, y) as Keras takes it, not batches: a tuple of two or three arrays."""
+    items = cast("tuple[object, ...]", loader) if isinstance(loader, tuple) else ()
+    return len(items) in (2, 3) and all(isinstance(item, _ARRAYS) for item in items)
 
 
 def empty_error(loader: object, name: str) -> DataError:

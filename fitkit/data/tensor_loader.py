@@ -129,7 +129,7 @@ def _checked(name: str, value: int, *, at_least: int) -> int:
     if type(value) is int and value >= at_least:
         return value
     raise ConfigError(
-        f"{name}={value!r} is a {type(value).__name__}, expected an int of at least {at_least}\n"
+        f"{name}={value!r} ({type(value).__name__}), expected an int of at least {at_least}\n"
         f"Give TensorLoader a whole number {name} >= {at_least}."
     )
 

@@ -39,7 +39,7 @@ def _seconds(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf:
         return value
     raise ConfigError(
-        f"max_time={brief(value)} is a {type(value).__name__}, expected a finite number above 0\n"
+        f"max_time={brief(value)} ({type(value).__name__}), expected a finite number above 0\n"
         "Give the seconds after which to stop, for example max_time=3600."
     )
 

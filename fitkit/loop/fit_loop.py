@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from fitkit.data import check_loader
 from fitkit.errors import ConfigError
 from fitkit.loop.bus import EventBus
 from fitkit.loop.callback import TRAIN_ONLY, Callback, Turn
@@ -211,7 +212,7 @@ class FitLoop:
 
         Syncs: once per batch, to copy the outputs to the host.
         """
-        as_loaders(loader, None)
+        check_loader(loader, "the loader to predict on")
         self._run("predict", [Phase.PREDICT], lambda: self.runner.run_pass(Phase.PREDICT, loader))
         return self._outputs.take()
 

@@ -93,6 +93,6 @@ def positive_int(argument: str, value: Any) -> int:
     if isinstance(value, _INTEGERS) and not isinstance(value, bool) and value > 0:
         return int(value)
     raise ConfigError(
-        f"{argument}={brief(value)} is a {type(value).__name__}, expected an int of at least 1\n"
+        f"{argument}={brief(value)} ({type(value).__name__}), expected an int of at least 1\n"
         f"Give a whole number, for example {argument}=1."
     )

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from fitkit.errors import brief
 from fitkit.loop.callback import TRAIN_ONLY, Callback
 from fitkit.loop.events import REGION, Event, Phase, hook_name
 from fitkit.loop.interval import Interval, positive_int
@@ -115,6 +116,11 @@ def listener(
     when: Callable[[State], bool] | None = None,
 ) -> Listener:
     """Make a callback of `function`: a subclass of `Listener` with the one hook of `event`."""
+    if not isinstance(event, Event):
+        raise TypeError(
+            f"loop.on({brief(event)}) is no event, expected a member of fitkit.Event\n"
+            "Name the moment: @loop.on(Event.BATCH_END)."
+        )
 
     def hook(self: Listener, state: State) -> None:
         self.fire(state)

@@ -209,6 +209,8 @@ def _not_attachable(item: object) -> TypeError:
         return TypeError(f"got a nested {name}, expected callbacks one after the other\n{hint}")
     if isfunction(item):
         hint = "Attach a function with @loop.on(Event.BATCH_END), or subclass fitkit.Callback."
+        if item.__module__.startswith("fitkit."):
+            hint = f"Call it: {item.__name__}(...) makes the callbacks."
         where = f"{item.__module__}.{item.__name__}"
         return TypeError(f"got the function {where}, expected a fitkit.Callback\n{hint}")
     hint = "Subclass fitkit.Callback, the base class of everything that can be attached."

@@ -28,8 +28,7 @@ _LAZY_FIELDS = ("batch", "inputs", "targets", "sample_weight")
 BATCH_FIELDS = (
     *_LAZY_FIELDS,
     *("batch_size", "extra", "step_values", "opens_update", "closes_update", "turn"),
-    *("outputs", "loss", "losses", "grad_scale", "step_logs"),
-    "_given",
+    *("outputs", "loss", "losses", "grad_scale", "step_logs", "_given"),
 )
 _WRITTEN_AT = {
     **dict.fromkeys(PASS_FIELDS, Event.PASS_BEGIN),
@@ -38,6 +37,7 @@ _WRITTEN_AT = {
     "loss": Event.LOSS,
     "step_logs": Event.UPDATE_METRICS,
 }
+_OUTSIDE = ("outside of the step", ', after the step by needs = frozenset({"outputs"})')
 
 
 class State:
@@ -163,9 +163,10 @@ class State:
         event = _WRITTEN_AT.get(name)
         if event is None:
             raise AttributeError(f"State has no field '{name}'")
+        when, after = _OUTSIDE if name == "outputs" else ("before it was written", "")
         raise UnsetError(
-            f"state.{name} was read before it was written\n"
-            f"It is written at {event.name}; read it in {hook_name(event)} or later."
+            f"state.{name} was read {when}\n"
+            f"It is written at {event.name}; read it in {hook_name(event)} or later{after}."
         )
 
     # -- what callbacks call ---------------------------------------------------------------------
@@ -220,8 +221,7 @@ class State:
     def request(self, event: Event) -> None:
         """Ask for VALIDATE or SAVE right after the BATCH_END of the current training batch.
 
-        After the last batch of an epoch, VALIDATE is served at its own place, or if that is over
-        right after EPOCH_END; SAVE comes anyway.
+        At PASS_END and EPOCH_END it is for the end of this epoch, where SAVE comes anyway.
 
         Raises:
             ConfigError: If `event` is another one.

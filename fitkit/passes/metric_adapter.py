@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
-from fitkit.errors import ConfigError, DeviceError
+from fitkit.errors import ConfigError, DeviceError, brief
 from fitkit.interop import KerasMetric, is_keras
 from fitkit.optimizer_state import load_variables, variables_of
 
@@ -226,6 +226,7 @@ def adapt_all(metrics: Iterable[Any] | Mapping[str, Any]) -> list[MetricAdapter]
         named = cast(Mapping[str, Any], metrics)
         adapted = [each for name, m in named.items() for each in _adapt_each(m, name)]
     else:
+        _check_listed(metrics)
         adapted = [each for metric in metrics for each in _adapt_each(metric, None)]
     names = [metric.name for metric in adapted]
     for index, name in enumerate(names):
@@ -236,6 +237,17 @@ def adapt_all(metrics: Iterable[Any] | Mapping[str, Any]) -> list[MetricAdapter]
                 'Give it another name: metrics={"top1": metric}, or the name= of a Keras metric.'
             )
     return adapted
+
+
+def _check_listed(metrics: Any) -> None:
+    single = (
+        isinstance(metrics, str) or hasattr(metrics, "reset") or hasattr(metrics, "reset_state")
+    )
+    if single or not isinstance(metrics, Iterable):
+        raise TypeError(
+            f"metrics={brief(metrics)} is no list of metrics, nor a dict by name\n"
+            "Put it into a list: metrics=[keras.metrics.CategoricalAccuracy()]."
+        )
 
 
 def _adapt_each(metric: Any, name: str | None) -> list[MetricAdapter]:

@@ -84,6 +84,7 @@ class TensorBoard(Callback):
         self._val_prefixes: set[str] = set()
         self._written: set[str] = set()
         self._began_s = self._seconds = 0.0
+        self._epoch = 0
 
     def attach(self, loop: "FitLoop") -> None:
         """Import TensorBoard now, so that it is no surprise later."""
@@ -107,6 +108,7 @@ class TensorBoard(Callback):
     def on_epoch_begin(self, state: State) -> None:
         """Forget which logs of the last epoch were written."""
         self._written.clear()
+        self._epoch = state.epoch
 
     def on_batch_end(self, state: State) -> None:
         """Collect the scalars of a completed update."""
@@ -133,9 +135,10 @@ class TensorBoard(Callback):
         if self._files is not None:
             self._write(self._files, state)
 
-    def on_fit_end(self, state: State) -> None:
-        """Write the logs of an epoch that a stop has cut short."""
-        self.on_epoch_end(state)
+    def on_save(self, state: State) -> None:
+        """Write what was logged since, or the logs of an epoch that a stop has cut short."""
+        if not hasattr(state, "batch_index"):  # not in mid-pass
+            self.on_epoch_end(state)
 
     def on_close(self, state: State) -> None:
         """Write what is left, also after an error."""
@@ -159,7 +162,7 @@ class TensorBoard(Callback):
             case "step":
                 return state.num_updates
             case "epoch":
-                return state.epoch
+                return self._epoch
             case "samples":
                 return state.num_samples
             case "seconds":

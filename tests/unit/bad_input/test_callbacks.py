@@ -17,6 +17,8 @@ from fitkit import (
     TorchLoss,
     Turn,
     ZeroGrad,
+    compiled,
+    supervised,
 )
 from fitkit.loop import roster
 from tests.unit.bad_input.mistakes import check_message, loop_of, refused, regression
@@ -126,6 +128,21 @@ def test_a_function():
 
     with refused(TypeError, __name__, "greet", "@loop.on", "fitkit.Callback"):
         loop_of().attach(greet)
+
+
+def test_a_stack_that_was_not_called():
+    for stack in (supervised, compiled):
+        with refused(
+            TypeError, f"the function fitkit.{stack.__module__[7:]}", f"{stack.__name__}("
+        ):
+            loop_of().attach(stack)
+
+
+@pytest.mark.parametrize("event", ["batch_end", Callback.on_batch_end, 13, None])
+def test_a_function_for_something_that_is_no_event(event):
+    loop = loop_of()
+    with refused(TypeError, "is no event", "@loop.on(Event.BATCH_END)"):
+        loop.on(event)(print)
 
 
 @pytest.mark.parametrize(

@@ -230,6 +230,23 @@ def test_a_dataset_instead_of_a_loader(argument):
         FitLoop(nn.Linear(4, 1), **{argument: TensorDataset(X, Y)})
 
 
+@pytest.mark.parametrize("arrays", [(X, Y), (X.numpy(), Y.numpy()), (X, Y, Y[:, 0])])
+@pytest.mark.parametrize("argument", ["train_loader", "val_loader"])
+def test_arrays_as_keras_takes_them_instead_of_a_loader(argument, arrays):
+    with refused(TypeError, f"{argument} is a tuple", "TensorLoader(x, y"):
+        FitLoop(nn.Linear(4, 1), **{argument: arrays})
+
+
+def test_a_list_of_arrays_is_a_list_of_batches():
+    loop = FitLoop(nn.Linear(4, 1), callbacks=[Forward()])
+    assert loop.predict([X, X[:3]]).shape == (len(X) + 3, 1)
+
+
+def test_an_array_to_predict_on():
+    with refused(TypeError, "the loader to predict on is a Tensor", "TensorLoader("):
+        FitLoop(nn.Linear(4, 1), callbacks=[Forward()]).predict(X)
+
+
 def one_shot():
     return [iter([(X, Y)]), ((X, Y) for _ in range(3)), zip([X], [Y], strict=True), map(list, [X])]
 

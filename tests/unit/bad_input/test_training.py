@@ -3,6 +3,7 @@
 import keras
 import pytest
 import torch
+import torchmetrics
 from torch import nn
 
 from fitkit import (
@@ -359,6 +360,12 @@ def test_a_logged_tensor_holds_no_graph():
     assert len(seen) == 8
     assert not any(value.requires_grad for value in seen)
     assert history["x"] == [pytest.approx(sum(map(float, seen)) / 8)]
+
+
+def test_metrics_that_are_no_list():
+    for metrics in (keras.metrics.MeanSquaredError(), torchmetrics.MeanSquaredError(), "mae", 3):
+        with refused(TypeError, "metrics=", "is no list", "Put it into a list"):
+            Metrics(metrics)
 
 
 def test_two_metrics_of_one_name():

@@ -42,6 +42,14 @@ def test_unset_field_names_the_event_that_writes_it(state, field, event):
     assert not hasattr(state, field)
 
 
+def test_outputs_that_are_gone_say_how_to_keep_them(in_pass):
+    begin_batch(in_pass, (rows(0), rows(4)), 0, 0.0)
+    in_pass.outputs = rows(0)
+    end_region(in_pass)
+    with pytest.raises(UnsetError, match=r'outside of the step\n.*on_forward.*needs = .*"outputs"'):
+        _ = in_pass.outputs
+
+
 def test_no_other_fields(state):
     with pytest.raises(AttributeError, match="nonsense"):
         _ = state.nonsense

@@ -276,6 +276,20 @@ def test_a_stop_in_mid_epoch_writes_its_logs(tmp_path):
     assert read(tmp_path / "train")["epoch/loss"] == [(3, as_stored(history["loss"])[0])]
 
 
+@pytest.mark.parametrize(("axis", "xs"), [("step", [5, 10, 15]), ("epoch", [0, 1, 2])])
+def test_what_is_logged_at_epoch_end_after_the_board_is_written_for_every_epoch(tmp_path, axis, xs):
+    class Late(Callback):
+        def on_epoch_end(self, state):
+            state.logs["late"] = float(state.epoch)
+
+    loop = make_loop(TensorBoard(x=axis), Late(), val=data(8), run_dir=tmp_path)
+    loop.on(Event.BATCH_END)(lambda state: state.request(Event.SAVE))  # in mid-pass: no points
+    loop.fit(3)
+    train, val = read(tmp_path / "train"), read(tmp_path / "val")
+    assert train["epoch/late"] == list(zip(xs, [0.0, 1.0, 2.0], strict=True))
+    assert [x for x, _ in train["epoch/loss"]] == [x for x, _ in val["epoch/loss"]] == xs
+
+
 def test_evaluate_and_predict_write_nothing(tmp_path):
     loop = make_loop(TensorBoard(), val=data(8), run_dir=tmp_path / "run")
     loop.evaluate()
