@@ -42,11 +42,35 @@ def load_optimizer(
         )
     if isinstance(optimizer, Optimizer):
         _check_torch(optimizer, state["state"])
-        optimizer.load_state_dict(state["state"])
+        _load_torch(optimizer, state["state"])
         return
     if not optimizer.built and len(optimizer.variables) != len(state["variables"]):
         optimizer.build(list(variables))
     load_variables(optimizer.variables, state["variables"], f"the optimizer {kind}")
+
+
+def _load_torch(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Load in place: torch binds new groups and tensors, while schedules and programs hold these."""
+    groups, slots = optimizer.param_groups, dict(optimizer.state)
+    optimizer.load_state_dict(cast("dict[str, Any]", state))
+    for old, new in zip(groups, optimizer.param_groups, strict=True):
+        _update(old, new)
+    optimizer.param_groups = groups
+    for weight, new in optimizer.state.items():
+        if weight in slots:
+            _update(slots[weight], new)
+            optimizer.state[weight] = slots[weight]
+
+
+def _update(old: dict[str, Any], new: Mapping[str, Any]) -> None:
+    with torch.no_grad():
+        for name, value in new.items():
+            held: Any = old.get(name)
+            tensors = isinstance(held, Tensor) and isinstance(value, Tensor)
+            if tensors and (held.shape, held.dtype) == (value.shape, value.dtype):
+                held.copy_(value)
+            else:
+                old[name] = value
 
 
 def _check_torch(optimizer: Optimizer, state: Mapping[str, Any]) -> None:

@@ -101,7 +101,7 @@ class TorchStep(Callback):
         return {"optimizer": optimizer_state(self.optimizer)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the optimizer; it may bind new tensors."""
+        """Restore the optimizer, in place."""
         load_optimizer(self.optimizer, state["optimizer"])
 
     def on_pass_end(self, state: State) -> None:

@@ -1,0 +1,1 @@
+"""Faults injected on purpose, row by row: `python -m tests.faults` runs all and counts."""

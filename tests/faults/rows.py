@@ -1,0 +1,11 @@
+"""All rows, in the order of the page."""
+
+from tests.faults import rows_disk, rows_messages, rows_process, rows_resume, rows_security
+
+ROWS = [
+    *rows_process.ROWS,
+    *rows_disk.ROWS,
+    *rows_resume.ROWS,
+    *rows_security.ROWS,
+    *rows_messages.ROWS,
+]
