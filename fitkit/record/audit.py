@@ -4,7 +4,7 @@ It catches what the other fences cannot see: a program that was right once and i
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,13 +14,25 @@ from fitkit.record.generators import Generators
 from fitkit.record.passes.writes import written_state
 from fitkit.record.program import Program
 
-__all__ = ["audit", "is_due"]
+__all__ = ["Audited", "audit", "is_due"]
 
 # Compiled arithmetic is equal within rounding. What counts is the error relative to the change a
 # step makes; counters of metrics (0-d) may flip a sample where two outputs are all but equal.
 _TOLERANCE = 1e-2
 _TOLERANCE_0D = 0.1
 _ROUNDING = 2e-6
+
+
+class Audited(NamedTuple):
+    """What came of an audit.
+
+    Attributes:
+        difference: What differs between replay and eager step, if anything.
+        results: What the replay returned, if it is the replay that counts.
+    """
+
+    difference: str | None
+    results: dict[str, Any] | None = None
 
 
 def is_due(program: Program) -> bool:
@@ -36,7 +48,9 @@ def audit(
     results: Callable[[], dict[str, Any]],
     parameters: Sequence[Tensor],
     buffers: Sequence[Tensor] = (),
-) -> str | None:
+    *,
+    keeps_replay: bool = False,
+) -> Audited:
     """Replay a step, undo it, run it eagerly, and compare.
 
     Args:
@@ -46,21 +60,20 @@ def audit(
         results: Returns what the eager step has published, by name.
         parameters: Their gradients are put back after the replay.
         buffers: With the parameters, what the eager step may write and the program does not.
+        keeps_replay: Whether the replay counts, if it is right; else the eager step does.
 
     Returns:
-        What differs most, or None. The state is that of the eager step either way.
+        What differs, and the results of the replay if it counts.
 
     Syncs: yes, it compares on the host. Happens log2(replays) times.
     """
     state = written_state(program.step)
-    before = [tensor.clone() for tensor in state]
+    before = _kept(state)
     gradients = [parameter.grad for parameter in parameters]
     generators = Generators(state)
     replayed = dict(program(inputs))
-    after_replay = [tensor.clone() for tensor in state]
-    with torch.no_grad():
-        for tensor, value in zip(state, before, strict=True):
-            tensor.copy_(value)
+    after_replay = _kept(state)
+    _put(state, before)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
     generators.restore()
@@ -70,26 +83,58 @@ def audit(
     run_eagerly()
     for other, version in zip(others, versions, strict=True):
         if other._version != version:
-            return f"only the eager step writes a tensor of shape {tuple(other.shape)}"
+            return Audited(f"only the eager step writes a tensor of shape {tuple(other.shape)}")
+    pairs = _state_pairs(program, state, after_replay, before) + _result_pairs(replayed, results())
     exact = program.backend == "interpret"
-    eager = results()
+    for name, *values in pairs:
+        if _differ(name, *values, exact=exact):
+            return Audited(name)
+    if not keeps_replay:
+        return Audited(None)
+    _put(state, after_replay)
+    program.gradients.leave()
+    return Audited(None, replayed)
+
+
+def _kept(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return copies in the memory of the host, where there is room even if a device is full."""
+    return [tensor.detach().to("cpu", copy=True) for tensor in tensors]  # sync: log2(replays) times
+
+
+def _put(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    with torch.no_grad():
+        for tensor, value in zip(tensors, values, strict=True):
+            tensor.copy_(value)
+
+
+_Pair = tuple[str, Tensor, Tensor, Tensor]  # name, replayed, eager, before
+
+
+def _state_pairs(
+    program: Program, state: Sequence[Tensor], replayed: Sequence[Tensor], before: Sequence[Tensor]
+) -> list[_Pair]:
     shown = program.gradients.shown()  # an eager step makes new gradients, not into the buffers
-    eager_state = [shown.get(id(tensor), tensor) for tensor in state]
-    pairs = [
+    eager = [shown.get(id(tensor), tensor) for tensor in state]
+    return [
         (f"state tensor of shape {tuple(now.shape)}", replay, now, old)
-        for replay, now, old in zip(after_replay, eager_state, before, strict=True)
+        for replay, now, old in zip(replayed, eager, before, strict=True)
         if now is not None
     ]
+
+
+def _result_pairs(replayed: dict[str, Any], eager: dict[str, Any]) -> list[_Pair]:
+    pairs: list[_Pair] = []
     for name in eager.keys() & replayed.keys():
         both = zip(tree_leaves(replayed[name]), tree_leaves(eager[name]), strict=True)
         pairs += [(name, replay, now, torch.zeros_like(now)) for replay, now in both]
-    return next((name for name, *values in pairs if _differ(name, *values, exact=exact)), None)
+    return pairs
 
 
 def _differ(name: str, replay: Tensor, eager: Tensor, before: Tensor, *, exact: bool) -> bool:
+    replay, eager, before = (t.detach().cpu() for t in (replay, eager, before))
     if exact and not eager.is_floating_point():
         return not torch.equal(replay, eager)
-    a, b, old = (t.detach().double().flatten() for t in (replay, eager, before))
+    a, b, old = (t.double().flatten() for t in (replay, eager, before))
     odd = ~(a.isfinite() & b.isfinite())
     if not torch.equal(a[odd].nan_to_num(0.5), b[odd].nan_to_num(0.5)):
         return True  # what is infinite or no number is so both ways

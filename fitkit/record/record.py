@@ -1,11 +1,10 @@
 """Record: the step region traced once through all its callbacks, then replayed without Python."""
 
-import sys
 import warnings
 from collections.abc import Hashable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal, final, get_args
 
-import torch
 from torch import Tensor
 
 from fitkit.data import Gather
@@ -15,11 +14,13 @@ from fitkit.loop.callback import Callback
 from fitkit.loop.events import Phase
 from fitkit.loop.runner import nothing_recorded
 from fitkit.loop.state import State
+from fitkit.record.key import program_key
 from fitkit.record.optimizers import optimizers_by_turn
 from fitkit.record.python_state import PythonState
 from fitkit.record.recording import Recorder, Recording
 from fitkit.record.refused import Refused
 from fitkit.record.region import StepInputs, region_of, step_functions, step_inputs
+from fitkit.record.rehearsal import rehearsal
 from fitkit.record.report import render_report
 from fitkit.record.tiers import Tiers
 
@@ -55,6 +56,10 @@ class Record(Callback):
             "interpret", then "inductor" if the replays still planned pay for the compile.
         strict: Raise a refusal instead of running eagerly.
         max_programs: Beyond so many kinds of step, new ones run eagerly.
+        rehearse: Undo the first step of every kind, and let only replays count, so that all steps
+            of a run are computed the same way: a run resumed in between then ends bit-identical
+            with "inductor" and "cudagraph", too. Needs a backend by name; implies strict. Hooks
+            of the step run once more per kind than its steps count.
 
     Reads:  what the recorded callbacks read.
     Writes: what the recorded callbacks write: state.loss, losses, step_values; outputs where a
@@ -84,18 +89,25 @@ class Record(Callback):
         *,
         strict: bool = False,
         max_programs: int = _MAX_PROGRAMS,
+        rehearse: bool = False,
     ) -> None:
         if backend not in get_args(Backend):
             raise ConfigError(
                 f"Record(backend={backend!r}) is unknown\n"
                 f"Use one of: {', '.join(get_args(Backend))}."
             )
+        if rehearse and backend == "auto":
+            raise ConfigError(
+                'Record("auto", rehearse=True) chooses a backend by the time that steps take\n'
+                'Name one, such as Record("inductor", rehearse=True): its steps can be repeated.'
+            )
         self.backend: Backend = backend
-        self.strict = strict
+        self.strict = strict or rehearse
+        self.rehearse = rehearse
         self.max_programs = max_programs
         self.recordings: dict[Hashable, Recording] = {}
         self._recorder: Recorder | None = None
-        self._tiers = Tiers(backend)
+        self._tiers = Tiers(backend, always_at_once=rehearse)
         self._python: PythonState | None = None
         self._changing: dict[Hashable, Recording] = {}  # their step changes Python state
         self._arrays: dict[Hashable, list[Tensor]] = {}
@@ -109,7 +121,7 @@ class Record(Callback):
         """Take over running the step region."""
         if loop.runner.run_step != loop.runner.run_region:
             raise ConfigError("the loop already has a Record\nAttach one Record per loop.")
-        self._recorder = Recorder(loop.runner)
+        self._recorder = Recorder(loop.runner, rehearses=self.rehearse)
         loop.runner.run_step = self.run_step
         loop.runner.report = self.report
 
@@ -159,10 +171,10 @@ class Record(Callback):
                 self.on_pass_begin(state)  # what changed may lead to what was out of reach
                 key = self._key(state, inputs, optimizers)
             recording = self._recording(key, state, inputs)
-        if recording is None or state.eager_requested or recording.num_eager == 0:
-            self._run_eagerly(recording)
-            self._rekey(key, self._key(state, inputs, optimizers))
-            return
+        if recording is None or state.eager_requested or not recording.is_built:
+            recording = self._first(recording, key, inputs, optimizers)
+            if recording is None:
+                return
         recording.drop_moved()
         if recording.program is None and recording.refusal is None:
             self._trace(recording, inputs)
@@ -174,6 +186,22 @@ class Record(Callback):
         self._tiers.promote(recording, inputs, state)
         recording.replay(inputs)
         self._tell(recording)
+
+    def _first(
+        self, recording: Recording | None, key: Hashable, inputs: StepInputs, optimizers: Hashable
+    ) -> Recording | None:
+        """Run a step eagerly; return what goes on to replay it, if it was only rehearsed."""
+        state = self._recorder_now().state
+        rehearsed = self.rehearse and recording is not None and not state.eager_requested
+        applied = self._applied[state.turn] if state.phase is Phase.TRAIN else ()
+        with rehearsal(state, applied) if rehearsed else nullcontext():
+            self._run_eagerly(recording)
+        new = self._key(state, inputs, optimizers)
+        self._rekey(key, new)
+        if not rehearsed or recording is None:
+            return None
+        recording.num_eager -= 1  # it did not count
+        return self.recordings[new]
 
     def _gathers(self, batch: Gather) -> bool:
         """Return whether programs gather from these arrays; they are held for as long."""
@@ -204,26 +232,7 @@ class Record(Callback):
     def _key(self, state: State, inputs: StepInputs, optimizers: Hashable) -> Hashable:
         assert self._python is not None  # noqa: S101  # run_step has made it
         rates = self._recorder_now().optimizers
-        rates.hide()
-        try:
-            version = self._python.version()
-        finally:
-            rates.show()
-        return (
-            state.phase,
-            state.turn,
-            state.opens_update,
-            state.closes_update,
-            inputs.key,
-            version,
-            optimizers,
-            rates.slots(),
-            tuple([_trained(parameter) for parameter in self._python.parameters]),
-            tuple([callback.step_key for callback in self._python.keyed]),
-            _settings(state.device.type),
-            state.needs,
-            state.log_buffer,
-        )
+        return program_key(state, inputs, self._python, rates, optimizers)
 
     def _recording(self, key: Hashable, state: State, inputs: StepInputs) -> Recording | None:
         recording = self.recordings.get(key)
@@ -240,6 +249,8 @@ class Record(Callback):
                 "If batch shapes vary, pad them to a few lengths (bucketing). If an attribute of "
                 "the model, the optimizer or a callback changes at every step, make it a tensor."
             )
+            if self.rehearse:
+                raise Refused(f"there are more than {self.max_programs} kinds of step to rehearse")
         return recording
 
     def _trace(self, recording: Recording, inputs: StepInputs) -> None:
@@ -272,22 +283,3 @@ class Record(Callback):
         if self._recorder is None:
             raise ConfigError("this Record is not attached to a loop\nUse loop.attach(Record()).")
         return self._recorder
-
-
-def _settings(device: str) -> Hashable:
-    """Return what holds for the whole process and changes what a step computes."""
-    keras = sys.modules.get("keras")
-    return (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_autocast_enabled(device),
-        torch.get_autocast_dtype(device),
-        torch.get_default_dtype(),
-        torch.get_float32_matmul_precision(),
-        keras and (keras.config.epsilon(), keras.config.floatx()),
-    )
-
-
-def _trained(parameter: Any) -> Hashable:
-    """Return whether a parameter is trained, and which hooks wait for its gradient."""
-    hooks, later = parameter._backward_hooks, parameter._post_accumulate_grad_hooks
-    return (parameter.requires_grad, *(hooks or ()), *(later or ()))

@@ -39,10 +39,12 @@ class Recorder:
         constants: The tensors of Python numbers.
         buffers: The gradients that outlive a step.
         optimizers: What the host decides about updates.
+        rehearses: Whether only replays count: first steps are undone, audits keep the replay.
     """
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, *, rehearses: bool = False) -> None:
         self.runner = runner
+        self.rehearses = rehearses
         self.constants = Constants()
         self.buffers = GradBuffers()
         self.optimizers = Optimizers()
@@ -124,6 +126,7 @@ class Recording:
         refusal: Why it runs eagerly for good, in part or whole; None if it does not.
         eager_metrics: Whether UPDATE_METRICS runs eagerly after the program.
         num_eager: Steps run eagerly.
+        is_built: Whether one step ran, and built what is built lazily.
     """
 
     def __init__(self, recorder: Recorder, title: str) -> None:
@@ -132,6 +135,7 @@ class Recording:
         self.refusal: Refused | None = None
         self.eager_metrics = False
         self.num_eager = 0
+        self.is_built = False
         self._recorder = recorder
         self._read = self._written = frozenset[int]()  # ids of the program's tensors
         self._layout: list[object] = []
@@ -139,7 +143,8 @@ class Recording:
     def run_eagerly(self) -> None:
         """Run one step with Python."""
         self._recorder.runner.run_region()
-        self.num_eager += 1  # a step that raised may not have built what is built lazily
+        self.num_eager += 1
+        self.is_built = True  # a step that raised may not have built everything
 
     def replay(self, inputs: StepInputs) -> None:
         """Run one step without Python; a program must exist."""
@@ -178,21 +183,24 @@ class Recording:
         return " ".join(event.name for event in REGION[state.phase] if event not in skipped)
 
     def _audit(self, program: Program, inputs: StepInputs) -> None:
-        """Run the step both ways from one state; the eager way counts."""
+        """Run the step both ways from one state; the eager way counts, if first steps do."""
         recorder = self._recorder
-        difference = audit(
+        audited = audit(
             program,
             inputs.tensors,
             recorder.runner.run_update if self.eager_metrics else recorder.runner.run_region,
             lambda: published(recorder.state, inputs.tensors, outputs=False),
             list(recorder.state.model.parameters()),
             list(recorder.state.model.buffers()),
+            keeps_replay=recorder.rehearses,
         )
+        if audited.results is not None:
+            publish(recorder.state, audited.results)
         if self.eager_metrics:
             recorder.runner.run_metrics()
-        if difference is not None:
+        if audited.difference is not None:
             self.program = None
-            self.refusal = Refused(f"a replay differs from the eager step: {difference}")
+            self.refusal = Refused(f"a replay differs from the eager step: {audited.difference}")
 
     def trace(self, inputs: StepInputs, python: PythonState) -> None:
         """Make the program, or keep the reason why there is none."""

@@ -20,6 +20,7 @@ from fitkit.record.refused import Refused
 
 __all__ = [
     "StepInputs",
+    "fields_kept",
     "line_of",
     "publish",
     "published",
@@ -31,6 +32,10 @@ __all__ = [
 ]
 
 _FIELDS = ("inputs", "targets", "sample_weight")
+_KEPT = (
+    *(*_FIELDS, "batch", "outputs", "loss", "losses", "grad_scale"),
+    *("step_values", "step_logs"),
+)
 _HOST_VALUES = (int, float, complex, str, bytes, Enum, torch.dtype, torch.device, type(None))
 # Host fields that change from step to step: a traced step that reads or writes one of them would
 # keep what it was, so it is refused.
@@ -102,30 +107,40 @@ def substituted(state: State, tensors: Sequence[Tensor]) -> Generator[None]:
 
     While it lasts, the state refuses access to host fields.
     """
-    names = (*_FIELDS, "batch", "outputs", "loss", "losses", "grad_scale", "step_values")
-    names = (*names, "step_logs")
-    before = {name: object.__getattribute__(state, name) for name in names if _is_set(state, name)}
+    with fields_kept(state) as before:
+        pending, extra = state.pending, dict(vars(state.extra))
+        supply = iter(tensors)
+        state.unset(("outputs", "loss", "step_logs"))
+        if pending is not None:
+            state.pending = Gather(pending.arrays, next(supply), pending.ids)
+        else:
+            for name in _FIELDS:
+                setattr(state, name, _replaced(before[name], supply))
+            _replace_batch(state, before)
+        state.grad_scale = _replaced(before["grad_scale"], supply)
+        for name, value in extra.items():
+            setattr(state.extra, name, _replaced(value, supply))
+        state.losses, state.step_values = {}, {}
+        state.__class__ = _TracedState
+        try:
+            yield
+        finally:
+            state.__class__ = State
+
+
+@contextmanager
+def fields_kept(state: State) -> Generator[dict[str, Any]]:
+    """Put the fields of the batch back that the step region writes; yield them by name."""
+    before = {name: object.__getattribute__(state, name) for name in _KEPT if _is_set(state, name)}
     pending, extra = state.pending, dict(vars(state.extra))
-    supply = iter(tensors)
-    state.unset(("outputs", "loss", "step_logs"))
-    if pending is not None:
-        state.pending = Gather(pending.arrays, next(supply), pending.ids)
-    else:
-        for name in _FIELDS:
-            setattr(state, name, _replaced(before[name], supply))
-        _replace_batch(state, before)
-    state.grad_scale = _replaced(before["grad_scale"], supply)
-    for name, value in extra.items():
-        setattr(state.extra, name, _replaced(value, supply))
-    state.losses, state.step_values = {}, {}
-    state.__class__ = _TracedState
+    step_values, losses = dict(state.step_values), dict(state.losses)
     try:
-        yield
+        yield before
     finally:
-        state.__class__ = State
-        state.unset(names)
+        state.unset(_KEPT)
         for name, value in before.items():
             setattr(state, name, value)
+        state.step_values, state.losses = step_values, losses
         state.pending = pending
         vars(state.extra).clear()
         vars(state.extra).update(extra)

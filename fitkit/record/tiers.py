@@ -26,10 +26,15 @@ class Tiers:
     With an explicit backend the first program of its kind compiles at once. Others, such as that
     of a smaller last batch, are interpreted until they have proven that they come often. With
     "auto" on a CPU a program compiles if the replays still planned save more time than it costs.
+
+    Args:
+        backend: As for `Record`.
+        always_at_once: Compile every program before its first replay.
     """
 
-    def __init__(self, backend: str) -> None:
+    def __init__(self, backend: str, *, always_at_once: bool = False) -> None:
         self._backend = backend
+        self._always_at_once = always_at_once
         self._compiled_kinds: set[tuple[object, ...]] = set()
         self._began: dict[int, tuple[float, int]] = {}
 
@@ -41,7 +46,7 @@ class Tiers:
             return
         kind = (state.phase, state.turn, state.opens_update, state.closes_update)
         explicit = self._backend != "auto" or state.device.type == "cuda"
-        at_once = explicit and kind not in self._compiled_kinds
+        at_once = self._always_at_once or (explicit and kind not in self._compiled_kinds)
         if at_once or (
             program.num_replays >= _PROVEN and (explicit or self._pays(recording, state))
         ):

@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 from fitkit.record.step_graph import StepGraph
 
 # Batch norm in training writes its running mean and variance; its schema does not say so.
-_BATCH_NORMS = frozenset(
+BATCH_NORMS = frozenset(
     {
         torch.ops.aten.native_batch_norm.default,
         torch.ops.aten.cudnn_batch_norm.default,
@@ -44,7 +44,7 @@ def owners(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
 def _owner(
     node: fx.Node, aliased: list[tuple[fx.Node, bool]], owner: dict[fx.Node, fx.Node]
 ) -> fx.Node:
-    shares = aliased and node.target not in _BATCH_NORMS  # whose results are new tensors
+    shares = aliased and node.target not in BATCH_NORMS  # whose results are new tensors
     return owner[aliased[0][0]] if shares else node
 
 
@@ -54,7 +54,7 @@ def eliminate_unread(graph: fx.Graph) -> None:
 
 
 def _is_training_norm(node: fx.Node) -> bool:
-    return node.target in _BATCH_NORMS and bool(node.args[5])
+    return node.target in BATCH_NORMS and bool(node.args[5])
 
 
 def written_placeholders(graph: fx.Graph) -> list[fx.Node]:

@@ -155,7 +155,7 @@ def test_the_replay_follows(case):
 @pytest.mark.parametrize("case", CASES)
 def test_without_the_watch_it_does_not(case, monkeypatch):
     monkeypatch.setattr("fitkit.record.python_state.PythonState.version", lambda self: 0)
-    monkeypatch.setattr("fitkit.record.record._settings", lambda device: 0)
+    monkeypatch.setattr("fitkit.record.key._settings", lambda device: 0)
     monkeypatch.setattr("fitkit.record.recording.is_due", lambda program: False)
     assert not equal(weights_after(case, Record("interpret")), weights_after(case))
 
