@@ -18,6 +18,8 @@ from tests.contract import every_callback as every
 from tests.contract.every_callback import EXTRA, cases, loop_of, plain, the, weights_of
 from tests.unit.loop.test_no_hidden_sync import Arm, Disarm, counted
 
+# They only look on: tried with everything in the slow run, where they cannot change a result.
+WATCHING = {n for n in EXTRA if getattr(fitkit, n).__module__.startswith("fitkit.watch")}
 # They time, so that two runs never log the same.
 TIMED = {"Throughput", "Benchmark", "EventTrace", "TensorBoard", "Checkpoint"}
 # They do not go on after a resume as in one go, in what is known; each is a fault to be mended.
@@ -31,6 +33,11 @@ MAY_READ = {
     "PrintLog": "once per printed loss",
     "ImageGrid": "once per",
 }
+
+
+def changes_training(name, kind):
+    """Whether a case is in every run: those that only watch are in the slow one."""
+    return name not in WATCHING and (kind == "torch" or name in every.ONLY)
 
 
 def test_every_exported_callback_has_a_case():
@@ -59,7 +66,7 @@ def rows(loop, name):
 
 def resumable():
     """All but Benchmark, which ends the run by itself."""
-    for case in cases():
+    for case in cases(quick=changes_training):
         name, _ = case.values
         if name != "Benchmark":
             reason = FAULTS.get(name)
@@ -89,8 +96,8 @@ def test_a_resumed_run_is_the_run_in_one_go(name, kind, tmp_path):
 @pytest.mark.parametrize(("name", "kind"), cases())
 def test_a_state_goes_round(name, kind, tmp_path):
     first, second = (loop_of(name, kind, tmp_path / folder) for folder in "ab")
-    fit(first, epochs=2)
-    fit(second, epochs=1)  # a Keras optimizer has its slots then
+    fit(first, epochs=1)
+    fit(second, max_steps=2)  # a Keras optimizer has its slots then
     for one, other in zip(first.callbacks, second.callbacks, strict=True):
         saved = one.state_dict()
         other.load_state_dict(saved)
@@ -169,9 +176,6 @@ def test_two_of_them_work_or_are_refused(name, kind, tmp_path):
         assert all(map(torch.equal, weights_of(loop), weights_of(single)))
 
 
-WATCHING = {n for n in EXTRA if getattr(fitkit, n).__module__.startswith("fitkit.watch")}
-
-
 @pytest.mark.parametrize(("name", "kind"), cases(WATCHING - {"Benchmark"} | {"Checkpoint"}))
 def test_who_only_watches_changes_nothing(name, kind, tmp_path):
     loop = loop_of(name, kind, tmp_path)
@@ -183,12 +187,8 @@ def test_who_only_watches_changes_nothing(name, kind, tmp_path):
     assert all(map(torch.equal, weights_of(loop), weights_of(bare)))
 
 
-def changes_training(name, kind):
-    """Whether a callback is tried recorded in every run: those that watch are in the slow one."""
-    return name not in WATCHING | {"Checkpoint"} and (kind == "torch" or name in every.ONLY)
-
-
-@pytest.mark.parametrize(("name", "kind"), cases(set(EXTRA) - {"Record"}, quick=changes_training))
+@pytest.mark.slow  # the unit tests of each callback show it, too
+@pytest.mark.parametrize(("name", "kind"), cases(set(EXTRA) - {"Record"}))
 def test_recorded_it_is_the_same_or_says_why_not(name, kind, tmp_path):
     eager = loop_of(name, kind, tmp_path / "eager")
     fit(eager, epochs=2)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fitkit import Callback, ConfigError, EarlyStopping, Event, Phase, Validate
-from tests.unit.tune.trainings import KINDS, MODES, batches, loop_of, weights_of
+from tests.unit.tune.trainings import TRAININGS, batches, loop_of, weights_of
 
 NAN = float("nan")
 
@@ -78,8 +78,7 @@ def test_the_reason_is_kept(values, options, reason):
     assert reason in loop.state.stop_reason
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("kind", "mode"), TRAININGS)
 @pytest.mark.parametrize("restore", [True, False])
 def test_the_best_weights_come_back(kind, mode, restore):
     stopping = EarlyStopping("score", mode="min", patience=2, restore_best=restore)

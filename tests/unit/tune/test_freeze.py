@@ -7,7 +7,7 @@ import torch
 from fitkit import ConfigError, Event, FitLoop, Freeze, Record, supervised
 from tests.unit.tune.trainings import (
     KINDS,
-    MODES,
+    TRAININGS,
     assert_equal,
     batches,
     by_hand,
@@ -20,8 +20,7 @@ from tests.unit.tune.trainings import (
 FIRST = {"torch": "0", "keras": "first"}
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "mode"), TRAININGS)
 @pytest.mark.parametrize(
     ("options", "is_frozen"),
     [
