@@ -362,7 +362,7 @@ def test_weights_without_a_gradient_stay_without_one(recorded):
 
 slow = pytest.mark.slow
 RECORDED = [
-    pytest.param(w.torch_mlp, w.sgd, w.crossentropy, True, id="torch"),
+    pytest.param(w.torch_mlp, w.sgd, w.crossentropy, True, id="torch", marks=slow),
     pytest.param(w.torch_mlp, w.sgd, w.crossentropy, False, id="torch, no length", marks=slow),
     pytest.param(w.torch_mlp, w.fused_adam, w.crossentropy, True, id="fused Adam", marks=slow),
     pytest.param(w.keras_mlp, w.keras_adam, w.keras_crossentropy, True, id="Keras", marks=slow),

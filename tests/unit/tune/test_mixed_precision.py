@@ -251,6 +251,19 @@ def test_validation_and_predictions_are_in_the_same_precision():
     assert loop.history["val_loss"][0] == pytest.approx(float(loss), rel=1e-6)
 
 
+def test_the_loss_and_metrics_of_keras_take_what_a_torch_module_gives():
+    model, accuracy = w.torch_mlp(), keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+    options = {"loss": w.keras_crossentropy(), "metrics": [accuracy]}
+    loop = w.loop_of(model, SMALL, MixedPrecision(), val=SMALL[:2], **options)
+    loop.fit(epochs=1)
+    x, y = (torch.cat(part) for part in zip(*SMALL[:2], strict=True))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        outputs = model(x).float()
+    by_hand = float(nn.functional.cross_entropy(outputs, y))
+    assert loop.history["val_loss"][0] == pytest.approx(by_hand, rel=1e-5)
+    assert loop.history["val_accuracy"][0] == float((outputs.argmax(1) == y).float().mean())
+
+
 # -- Keras -----------------------------------------------------------------------------------------
 
 

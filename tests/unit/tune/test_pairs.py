@@ -16,9 +16,24 @@ SMALL = w.batches(64, 8)  # windows of 3, 3, 2
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 SCALE = 2.0**10
 NAMES = ("accumulate", "norm", "value", "ema", "precision")
+ALL = {"accumulate": 3, "norm": 0.3, "value": 0.05, "ema": 0.9, "precision": "fp16"}
+
+
+def num_of(combination):
+    """How many of the callbacks are in it."""
+    return sum(v not in (None, 1) for v in combination.values())
+
+
 COMBINATIONS = [
     dict(zip(NAMES, chosen, strict=True))
     for chosen in product((1, 3), (None, 0.3), (None, 0.05), (None, 0.9), (None, "bf16", "fp16"))
+]
+
+
+# Every pair runs always with Keras, too; the other combinations when they are asked for.
+KERAS_COMBINATIONS = [
+    pytest.param(each, marks=() if num_of(each) in (2, 5) else pytest.mark.slow)
+    for each in COMBINATIONS
 ]
 
 
@@ -125,6 +140,16 @@ def test_torch_parts(combination, small):
             assert each.num_skipped == 2
 
 
+def test_the_end_of_a_loader_without_length_closes_a_window_of_all(small):
+    model, ours, made = w.torch_mlp(), w.torch_mlp(), callbacks(**ALL)
+    hand = Hand(model, w.sgd(model).step, SCALE, **ALL)
+    hand.train(small, torch_loss("fp16"), 3)
+    w.loop_of(ours, w.WithoutLength(small), *made).fit(epochs=1)
+    assert w.equal(w.weights(ours), w.weights(model))
+    assert w.equal(list(made[-1].state_dict()["averages"].values()), hand.averages)
+    assert float(made[1].state_dict()["scale"]) == hand.scale
+
+
 def keras_model(precision):
     policy = {"bf16": "mixed_bfloat16", "fp16": "mixed_float16"}.get(precision, "float32")
     keras.utils.set_random_seed(1)
@@ -136,7 +161,7 @@ def keras_loss(model, x, y):
     return w.keras_crossentropy()(y, model(x))
 
 
-@pytest.mark.parametrize("combination", COMBINATIONS, ids=titled)
+@pytest.mark.parametrize("combination", KERAS_COMBINATIONS, ids=titled)
 def test_keras_parts(combination, small):
     precision = combination["precision"]
     loader = small if precision == "fp16" else SMALL
@@ -159,7 +184,6 @@ def test_keras_parts(combination, small):
             assert float(each.state_dict()["scale"]) == hand.scale
 
 
-ALL = {"accumulate": 3, "norm": 0.3, "value": 0.05, "ema": 0.9, "precision": "fp16"}
 RECORDED = [
     pytest.param("torch", {**ALL, "precision": "bf16"}, marks=pytest.mark.slow),
     pytest.param("torch", ALL),
@@ -167,7 +191,7 @@ RECORDED = [
     *[
         pytest.param("torch", each, marks=pytest.mark.slow, id=titled(each))
         for each in COMBINATIONS
-        if sum(v not in (None, 1) for v in each.values()) == 2
+        if num_of(each) == 2
     ],
 ]
 
