@@ -6,6 +6,7 @@ table is what runs really fire.
 """
 
 import inspect
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -208,10 +209,23 @@ def combine() -> str:
     return combine_page(NOTE)
 
 
+def reliability_page() -> str:
+    """The page about faults: what is promised, and the counts of the last full run."""
+    page = ROOT / "docs" / "reliability.md"
+    results = json.loads((ROOT / "docs" / "reliability.json").read_text())
+    rows = [
+        (name, row["what"], f"{row['passed']:,} of {row['trials']:,}", row["control"])
+        for name, row in results.items()
+    ]
+    columns = ("Row", "Fault", "Trials without harm", "With the protection off")
+    return fill(page.read_text(), "counts", "\n".join(table(columns, rows)))
+
+
 PAGES = {
     "docs/events.md": events_page,
     "docs/state.md": state_page,
     "docs/combine.md": combine,
+    "docs/reliability.md": reliability_page,
     "README.md": readme,
 }
 

@@ -4,6 +4,8 @@ import pytest
 
 from tests.faults import rows
 
+pytestmark = pytest.mark.faults
+
 BY_NAME = {row.name: row for row in rows.ROWS}
 
 
@@ -19,10 +21,3 @@ def test_no_harm(name, tmp_path):
 @pytest.mark.parametrize("name", [row.name for row in rows.ROWS if row.control_is_cheap])
 def test_without_the_protection_it_fails(name, tmp_path):
     assert BY_NAME[name].control(tmp_path) > 0
-
-
-@pytest.mark.faults
-@pytest.mark.parametrize("name", BY_NAME)
-def test_no_harm_in_all_trials(name, tmp_path):
-    for trial in BY_NAME[name].trials(tmp_path):
-        trial()
