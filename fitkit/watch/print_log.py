@@ -76,9 +76,11 @@ class PrintLog(Callback):
         self._pending = False
 
     def on_fit_end(self, state: State) -> None:
-        """Print the logs of an epoch that a stop has cut short."""
+        """Print the logs of an epoch that a stop has cut short, and why."""
         if self._pending and state.logs:
             self._print(state, f"Epoch {state.epoch}, stopped: {listing(state.logs)}")
+        if state.stop_reason is not None:
+            self._print(state, f"Stopped: {state.stop_reason}")
 
     def _due(self, state: State) -> bool:
         if self._interval is None:

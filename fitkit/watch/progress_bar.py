@@ -128,8 +128,10 @@ class ProgressBar(Callback):
             self._epoch = None
 
     def on_fit_end(self, state: State) -> None:
-        """Write the line of an epoch that a stop has cut short."""
+        """Write the line of an epoch that a stop has cut short, and why."""
         self.on_epoch_end(state)
+        if state.stop_reason is not None and state.is_main:
+            self._console.line(f"stopped: {state.stop_reason}")
 
     def on_close(self, state: State) -> None:
         """Take away the bars that an error has left."""

@@ -58,8 +58,9 @@ def test_a_stop_in_mid_epoch_still_prints_the_logs():
     file = io.StringIO()
     loop = make_loop(PrintLog(file=file))
     history = loop.fit(max_steps=3)
-    last = file.getvalue().splitlines()[-1]
-    assert last == f"Epoch 0, stopped: loss {history['loss'][0]:.4f}  lr 0.0100"
+    *_, logs, reason = file.getvalue().splitlines()
+    assert logs == f"Epoch 0, stopped: loss {history['loss'][0]:.4f}  lr 0.0100"
+    assert reason == "Stopped: max_steps: 3 updates done"
 
 
 def test_other_processes_are_silent():

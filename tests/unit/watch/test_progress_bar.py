@@ -98,7 +98,8 @@ def test_evaluate_and_predict_have_a_line():
 def test_the_line_of_a_stopped_epoch():
     file = io.StringIO()
     history = make_loop(ProgressBar(file)).fit(max_steps=3)
-    [line] = lines_of(file)
+    line, reason = lines_of(file)
+    assert reason == "stopped: max_steps: 3 updates done"
     assert line.startswith("epoch 1  0.")
     assert f"loss {history['loss'][0]:.4f}" in line
 
