@@ -26,7 +26,7 @@ types: $(INSTALLED)
 	$(BIN)/pyright
 
 pytest: $(INSTALLED)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 $(ARGS)
 
 # torch goes in by itself first: the later, larger install then keeps that build and never looks for another.
 # The stamp is written last, so an install that failed half-way is done again.
