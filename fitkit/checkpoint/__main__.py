@@ -39,7 +39,9 @@ def _lines(saved: Saved) -> list[str]:
     counters, sizes = saved.meta["counters"], [t.numel() for t in saved.model.values()]
     rows = {
         "digest": saved.digest,
-        "versions": ", ".join(f"{name} {number}" for name, number in saved.meta["versions"].items()),
+        "versions": ", ".join(
+            f"{name} {number}" for name, number in saved.meta["versions"].items()
+        ),
         "counters": ", ".join(f"{name}={value}" for name, value in counters.items()),
         "logs": ", ".join(f"{name}={value:g}" for name, value in saved.meta["logs"].items()),
         "data": "; ".join(f"{name}: {value}" for name, value in saved.meta["data"].items()),

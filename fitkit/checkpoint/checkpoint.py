@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, final
 
 from fitkit.checkpoint.lock import FolderLock
 from fitkit.checkpoint.policy import Mode, mode_of, to_delete
-from fitkit.checkpoint.writer import BackgroundWriter, copied
+from fitkit.checkpoint.writer import BackgroundWriter, Copier
 from fitkit.errors import CheckpointWriteError, ConfigError, brief
 from fitkit.loop.callback import TRAIN_ONLY, Callback
 from fitkit.loop.events import Event
@@ -39,7 +39,8 @@ class Checkpoint(Callback):
         keep_best: So many of the best stay as well; default is 1 with a monitor, else 0.
         monitor: A key of `state.logs`, such as "val_loss". NaN is never best.
         mode: "min" or "max"; found from the name of the monitor if it is left out.
-        async_: Copy the state and write it in a thread, while training goes on.
+        async_: Copy the state and write it in a thread, while training goes on. The copy takes as
+            much memory as the state, for the rest of the run.
         on_error: "raise" ends the run if a checkpoint cannot be written, "warn" goes on without.
 
     Reads:  all of the run's state, at SAVE: after every other callback.
@@ -99,6 +100,7 @@ class Checkpoint(Callback):
         self._mode: Mode = mode_of(monitor, mode) if monitor else "min"
         self._warns = on_error == "warn"
         self._writer = BackgroundWriter() if async_ else None
+        self._copier = Copier()
         self._dir = None if dir is None else Path(dir)
         self._asked = False
         self._lock: FolderLock | None = None
@@ -163,9 +165,10 @@ class Checkpoint(Callback):
         if self._writer is None:
             self._guarded(lambda: self._write(content))
         else:
-            content = copied(content)
             writer = self._writer
-            self._guarded(lambda: writer.start(lambda: self._write(content)))
+            self._guarded(writer.wait)  # it reads the memory of the last copy
+            copied = self._copier.copy(content)
+            writer.start(lambda: self._write(copied))
 
     def _write(self, content: Content) -> None:
         self.store.write(content)

@@ -10,24 +10,43 @@ from torch import Tensor
 from fitkit.data.structure import map_leaves
 from fitkit.store import Content
 
-__all__ = ["BackgroundWriter", "copied"]
+__all__ = ["BackgroundWriter", "Copier"]
 
 
-def copied(content: Content) -> Content:
-    """Return a copy on the host that later steps do not change."""
+class Copier:
+    """Copies the state of a run to the host, into the same memory each time.
 
-    def copy(value: Any) -> Any:
+    New memory would have to be mapped page by page, which takes longer than the copy. So a copy is
+    valid until the next one is taken.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: list[Tensor] = []
+        self._num_used = 0
+
+    def copy(self, content: Content) -> Content:
+        """Return a copy that later steps do not change."""
+        self._num_used = 0
+        copied = Content(
+            meta=map_leaves(lambda value: value, content.meta),  # new containers
+            model={name: self._copy(tensor) for name, tensor in content.model.items()},
+            state=map_leaves(self._copy, content.state),
+        )
+        del self._buffers[self._num_used :]
+        return copied
+
+    def _copy(self, value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
-        if value.device.type == "cpu":
-            return value.detach().clone(memory_format=torch.contiguous_format)
-        return value.detach().cpu()  # sync: once per checkpoint and tensor, to copy it
+        number, self._num_used = self._num_used, self._num_used + 1
+        if number == len(self._buffers) or not _is_like(self._buffers[number], value):
+            like = torch.empty(value.shape, dtype=value.dtype)
+            self._buffers[number : number + 1] = [like]
+        return self._buffers[number].copy_(value.detach())  # sync: once per checkpoint and tensor
 
-    return Content(
-        meta=map_leaves(lambda value: value, content.meta),  # new containers
-        model={name: copy(tensor) for name, tensor in content.model.items()},
-        state=map_leaves(copy, content.state),
-    )
+
+def _is_like(buffer: Tensor, value: Tensor) -> bool:
+    return buffer.shape == value.shape and buffer.dtype == value.dtype
 
 
 class BackgroundWriter:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fitkit.checkpoint.policy import to_delete
-from fitkit.checkpoint.writer import BackgroundWriter, copied
+from fitkit.checkpoint.writer import BackgroundWriter, Copier
 from fitkit.errors import CheckpointCorruptError, CheckpointError, CheckpointWriteError
 from fitkit.store import Content, Store, load, manifest, saved, store
 from tests.faults.row import Row, failing
@@ -401,7 +401,8 @@ def moved_folder(root, kind):
     assert kind != "file" or folder.read_text() == "mine"
 
 
-def torn_copies(root, number=100, copy=copied):
+def torn_copies(root, number=100, copy=None):
+    copy = copy or Copier().copy
     return [lambda n=n: torn_copy(root, n, copy) for n in range(number)]
 
 
