@@ -10,12 +10,16 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from fitkit import (
+    EMA,
     Accumulate,
     Callback,
+    ClipGradNorm,
     ConfigError,
     Event,
     FitLoop,
+    Freeze,
     LRFinder,
+    MixedPrecision,
     Record,
     TensorLoader,
     Turn,
@@ -292,3 +296,22 @@ def test_the_global_generator_of_keras_goes_on_as_without_the_search(is_made):
         return random.random(), keras.random.normal((3,)).tolist()
 
     assert later(search=True) == later(search=False)
+
+
+@pytest.mark.parametrize("is_fresh", [True, False])
+def test_what_changes_gradients_and_weights_is_put_back_too(is_fresh):
+    def made():
+        extra = [Accumulate(2), MixedPrecision("bf16"), ClipGradNorm(0.5), EMA(0.9)]
+        return noisy_loop("torch", *extra, Freeze("0", until="2 epochs"))
+
+    def later(search):
+        loop, metric, optimizer = made()
+        if not is_fresh:
+            loop.fit(epochs=1)
+        if search:
+            LRFinder(num_updates=5).find(loop)
+        loop.fit(epochs=2)
+        return everything(loop, metric, optimizer)
+
+    expected, got = later(search=False), later(search=True)
+    assert [a == b for a, b in zip(expected, got, strict=True)] == [True] * len(got)

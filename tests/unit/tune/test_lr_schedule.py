@@ -7,14 +7,18 @@ from torch.optim import lr_scheduler
 
 from fitkit import (
     Callback,
+    CallbackOrderError,
     ConfigError,
     Cosine,
+    EarlyStopping,
     Event,
+    FitLoop,
     KerasCallbacks,
     LRSchedule,
     OneCycle,
     Plateau,
     Turn,
+    supervised,
 )
 from tests.unit.tune.trainings import (
     KINDS,
@@ -22,8 +26,10 @@ from tests.unit.tune.trainings import (
     TRAININGS,
     Late,
     assert_equal,
+    batches,
     by_hand,
     loop_of,
+    model_of,
     replays,
 )
 
@@ -397,8 +403,7 @@ def test_wrong_values_are_refused_before_the_first_update(kind, schedule, words)
 
 
 def test_the_optimizer_of_a_turn_counts_its_own_updates():
-    from fitkit import Backward, FitLoop, Forward, TorchLoss, TorchStep, TrainMode, ZeroGrad
-    from tests.unit.tune.trainings import batches, model_of
+    from fitkit import Backward, Forward, TorchLoss, TorchStep, TrainMode, ZeroGrad
 
     model = model_of("torch")
     slow, fast = (torch.optim.SGD(model[i].parameters(), lr=0.1) for i in (0, 2))
@@ -412,3 +417,16 @@ def test_the_optimizer_of_a_turn_counts_its_own_updates():
     assert fast.param_groups[0]["lr"] == 0.1
     with pytest.raises(ConfigError, match="2 optimizers"):
         loop.attach(LRSchedule(lambda k: 0.1)).fit(epochs=1)
+
+
+@pytest.mark.parametrize("callback", [LRSchedule(Plateau("val_loss")), EarlyStopping()])
+def test_what_looks_before_there_is_something_to_see_is_refused(callback):
+    model = model_of("torch")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    stack = supervised(loss=torch.nn.MSELoss(), optimizer=optimizer)
+    loop = FitLoop(model, batches(), batches(16), callbacks=[callback, *stack])
+    name = type(callback).__name__
+    with pytest.raises(CallbackOrderError, match=rf"{name} is listed before .*Metrics") as caught:
+        loop.fit(epochs=1)
+    assert str(caught.value).endswith(f"Right order: Metrics, {name}.")
+    assert loop.state.num_batches == 0
