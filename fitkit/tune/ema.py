@@ -74,6 +74,7 @@ class EMA(Callback):
         self._averages: dict[int, Tensor] = {}  # by the place of the weight in the model
         self._weights: list[Tensor] = []  # those that are averaged
         self._held: list[Tensor] = []  # the averages, in the same order
+        self._widens = False  # whether some weights have less than 32 bits
         self._model: Any = None
         self._is_in = False
 
@@ -109,6 +110,8 @@ class EMA(Callback):
             self._averages[place] = average.to(weights[place].device)
         self._weights = [weights[place].detach() for place in self._averages]
         self._held = list(self._averages.values())
+        pairs = zip(self._weights, self._held, strict=True)
+        self._widens = any(weight.dtype != average.dtype for weight, average in pairs)
 
     def on_batch_end(self, state: State) -> None:
         """Average, where an update was made."""
@@ -124,10 +127,10 @@ class EMA(Callback):
         self.num_updates += 1
         n = self.num_updates
         decay = min(self.decay, (1 + n) / (10 + n)) if self.warmup else self.decay
-        lerp_(self._held, self._wide(), 1 - decay)
-
-    def _wide(self) -> list[Tensor]:
-        return [w.to(a.dtype) for w, a in zip(self._weights, self._held, strict=True)]
+        weights = self._weights
+        if self._widens:
+            weights = [w.to(a.dtype) for w, a in zip(weights, self._held, strict=True)]
+        lerp_(self._held, weights, 1 - decay)
 
     @contextmanager
     def averaged(self) -> Generator[None]:
