@@ -16,8 +16,8 @@ from fitkit.loop.interval import positive_int
 from fitkit.loop.state import State
 from fitkit.tune.clip_grad_norm import positive
 from fitkit.tune.loss_scale import LossScale, slots_of
-from fitkit.tune.optimizers import grads_scaled_by, optimizers_beside, turn_of
-from fitkit.tune.precision_checks import check_device, check_keras, check_weights
+from fitkit.tune.optimizers import optimizers_beside
+from fitkit.tune.precision_checks import check_device, check_keras, check_scale, check_weights
 
 if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop
@@ -115,18 +115,7 @@ class MixedPrecision(Callback):
         if self.dtype != "fp16":
             return
         check_weights(state.model)
-        if grads_scaled_by(optimizers_beside(self._loop, self)) is not None:
-            [kind] = {type(o).__name__ for o in optimizers_beside(self._loop, self)}
-            raise ConfigError(
-                f'MixedPrecision("fp16") and the Keras optimizer {kind} both scale the loss\n'
-                "Give the optimizer inside of it, without loss_scale_factor, to the loop."
-            )
-        turns = [turn.name for turn in self._loop.bus.turns if turn is not None]
-        if turns and turn_of(self._loop, self) is None:
-            raise ConfigError(
-                f'MixedPrecision("fp16") is beside the turns {", ".join(turns)}; each has its scale'
-                '\nPut one into each turn: Turn("d", [..., MixedPrecision("fp16")]).'
-            )
+        check_scale(self._loop, self)
         if self._scale is None:
             self._scale = LossScale(self.initial_scale, self.growth_every, state.device)
         if self._loaded:

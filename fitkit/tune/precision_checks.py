@@ -1,13 +1,18 @@
 """What can run in half precision, and how it must be told."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from fitkit.errors import ConfigError
 from fitkit.interop import is_keras, modules_of
+from fitkit.loop.callback import Callback
+from fitkit.tune.optimizers import grads_scaled_by, optimizers_beside, turn_of
 
-__all__ = ["check_device", "check_keras", "check_weights"]
+if TYPE_CHECKING:
+    from fitkit.loop.fit_loop import FitLoop
+
+__all__ = ["check_device", "check_keras", "check_scale", "check_weights"]
 
 _POLICIES = {"bf16": "mixed_bfloat16", "fp16": "mixed_float16"}
 
@@ -41,8 +46,9 @@ def check_keras(dtype: str, model: Any) -> None:
     layers: list[Any] = [layer for layer in modules_of(model) if is_keras(layer, "Layer")]
     names: set[str] = {layer.dtype_policy.name for layer in layers if layer.variables}
     if policy not in names:
+        given = ", ".join(sorted(names))
         raise ConfigError(
-            f'MixedPrecision("{dtype}") got a Keras model of the policy {", ".join(sorted(names))}\n'
+            f'MixedPrecision("{dtype}") got a Keras model of the policy {given}\n'
             "Keras layers compute in the dtype of their policy, not under autocast.\n"
             f'Call keras.config.set_dtype_policy("{policy}") before the model is made.'
         )
@@ -54,4 +60,28 @@ def check_weights(model: Any) -> None:
         raise ConfigError(
             'MixedPrecision("fp16") got a model with weights in float16, expected float32\n'
             "Leave out model.half(): the weights stay float32, autocast does the rest."
+        )
+
+
+def check_scale(loop: "FitLoop", callback: Callback) -> None:
+    """Raise ConfigError if `callback`, a MixedPrecision("fp16"), is not the only one to scale."""
+    own, optimizers = turn_of(loop, callback), optimizers_beside(loop, callback)
+    if grads_scaled_by(optimizers) is not None:
+        kinds = ", ".join(sorted({type(optimizer).__name__ for optimizer in optimizers}))
+        raise ConfigError(
+            f'MixedPrecision("fp16") and the Keras optimizer {kinds} both scale the loss\n'
+            "Give the optimizer inside of it, without loss_scale_factor, to the loop."
+        )
+    turns = [turn.name for turn in loop.bus.turns if turn is not None]
+    if turns and own is None:
+        raise ConfigError(
+            f'MixedPrecision("fp16") is beside the turns {", ".join(turns)}; each has its scale\n'
+            'Put one into each turn: Turn("d", [..., MixedPrecision("fp16")]).'
+        )
+    beside = [c for c in loop.callbacks if turn_of(loop, c) in (own, None) and c is not callback]
+    others: list[Any] = [other for other in beside if type(other) is type(callback)]
+    if others:
+        raise ConfigError(
+            f'MixedPrecision("fp16") and MixedPrecision("{others[0].dtype}") are in one step\n'
+            "Keep one of them: a loss has one scale, and a forward pass one precision."
         )

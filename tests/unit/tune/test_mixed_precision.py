@@ -372,6 +372,13 @@ def test_numbers_out_of_range(options):
         MixedPrecision("fp16", **options)
 
 
+@pytest.mark.usefixtures("fp16_on_cpu")
+@pytest.mark.parametrize("other", ["bf16", "fp16"])
+def test_two_in_one_step(other):
+    loop = w.loop_of(w.torch_mlp(), SMALL, MixedPrecision("fp16"), MixedPrecision(other))
+    w.refused(loop, ConfigError, 'MixedPrecision("fp16")', f'MixedPrecision("{other}")', "Keep one")
+
+
 def turn_loop(precision_inside, precision_beside, loader=SMALL):
     model = w.torch_mlp()
     turns = []
