@@ -29,6 +29,7 @@ __all__ = [
 FORMAT = 1
 MANIFEST = "manifest.json"
 _FILES = frozenset({"model.safetensors", "state.safetensors", "state.json"})
+_AHEAD = 64  # chunks that may wait for a thread: 1 GiB, if they are copies from a GPU
 _THREADS = min(4, os.cpu_count() or 1)
 
 Files = dict[str, dict[str, Any]]
@@ -46,8 +47,8 @@ class Hasher:
         """Hash the next chunk."""
         self.num_bytes += len(chunk)
         self._digests.append(self._pool.submit(_sha256, chunk))
-        if len(self._digests) > 4 * _THREADS:  # do not run away from the threads with the memory
-            self._digests[-4 * _THREADS].result()
+        if len(self._digests) > _AHEAD:
+            self._digests[-_AHEAD].result()
 
     def entry(self) -> dict[str, Any]:
         """Return the entry of the file in the manifest."""

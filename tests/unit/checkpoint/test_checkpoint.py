@@ -1,0 +1,223 @@
+"""When Checkpoint saves, what it keeps, and the ways out of a checkpoint."""
+
+import math
+import threading
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import torch
+
+from fitkit import (
+    Accumulate,
+    Checkpoint,
+    CheckpointWriteError,
+    Event,
+    FitLoop,
+    TensorLoader,
+    supervised,
+)
+from fitkit.checkpoint import export_keras, load_weights_into
+from fitkit.checkpoint.__main__ import main
+from fitkit.checkpoint.policy import mode_of
+from fitkit.store import Store, load
+from fitkit.store.codec import Codec, decode, parse, to_json
+
+X, Y = torch.randn(40, 4), torch.randn(40, 1)
+
+
+def make_loop(folder, *extra, model=None, val=True, **options):
+    model = model or torch.nn.Linear(4, 1)
+    stack = supervised(
+        loss=torch.nn.MSELoss(), optimizer=torch.optim.SGD(model.parameters(), lr=0.01)
+    )
+    batches = TensorLoader(X, Y, batch_size=4)
+    return FitLoop(
+        model,
+        batches,
+        batches if val else None,
+        callbacks=[*stack, *extra, Checkpoint(**options)],
+        run_dir=folder,
+    )
+
+
+def steps(folder):
+    return [int(name[5:13]) for name in Store(folder / "checkpoints").names()]
+
+
+@pytest.mark.parametrize(
+    ("every", "expected"),
+    [
+        ("1 epoch", [10, 20, 25]),
+        ("2 epochs", [20, 25]),
+        (4, [4, 8, 12, 16, 20, 24, 25]),  # 20 is the end of an epoch: one save, not two
+        ("100 updates", [25]),  # where the run ends
+    ],
+)
+def test_when_it_saves(tmp_path, every, expected):
+    make_loop(tmp_path, every=every, keep_last=None).fit(max_steps=25)
+    assert steps(tmp_path) == expected
+
+
+def test_it_waits_for_the_end_of_a_window(tmp_path):
+    loop = make_loop(tmp_path, Accumulate(3), every="100 epochs", keep_last=None)
+
+    @loop.on(Event.BATCH_END)
+    def ask(state):
+        if state.num_batches == 4:  # the window closes with batch 6
+            state.request(Event.SAVE)
+
+    loop.fit(epochs=1)
+    first = load(tmp_path / "checkpoints" / Store(tmp_path / "checkpoints").names()[0])
+    assert first.meta["counters"]["num_batches"] == 6
+    assert first.meta["counters"]["num_updates"] == 2
+
+
+def test_a_stop_ends_with_the_window(tmp_path):
+    loop = make_loop(tmp_path, Accumulate(3), every="100 epochs")
+
+    @loop.on(Event.BATCH_END)
+    def stop(state):
+        if state.num_batches == 4:
+            state.request_stop("enough")
+
+    loop.fit(epochs=5)
+    assert loop.state.num_batches == 6
+    assert loop.state.num_updates == 2
+
+
+def test_it_keeps_the_last_and_the_best(tmp_path):
+    losses = iter([3.0, 1.0, math.nan, 2.0, 4.0, 5.0])
+    loop = make_loop(tmp_path, keep_last=2, keep_best=2, monitor="val_figure", mode="min")
+
+    @loop.on(Event.EPOCH_END)
+    def log(state):
+        state.logs["val_figure"] = next(losses)
+
+    with pytest.warns(UserWarning, match="val_figure is NaN in epoch 2"):
+        loop.fit(epochs=6)
+    assert steps(tmp_path) == [20, 40, 50, 60]
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [("val_loss", "min"), ("accuracy", "max"), ("val_mae", "min"), ("auc", "max")]
+)
+def test_the_name_tells_the_mode(name, mode):
+    assert mode_of(name, None) == mode
+
+
+def test_in_a_thread_it_saves_the_same(tmp_path):
+    torch.manual_seed(0)
+    make_loop(tmp_path / "a", every=3, keep_last=None, async_=True).fit(epochs=2)
+    torch.manual_seed(0)
+    make_loop(tmp_path / "b", every=3, keep_last=None).fit(epochs=2)
+    assert steps(tmp_path / "a") == steps(tmp_path / "b")
+    for name in Store(tmp_path / "a" / "checkpoints").names():
+        one, other = (load(tmp_path / each / "checkpoints" / name) for each in "ab")
+        assert all(torch.equal(one.model[key], other.model[key]) for key in one.model)
+    assert threading.active_count() == 1
+
+
+def test_a_disk_that_refuses_ends_the_run_or_warns(tmp_path, monkeypatch):
+    def refuse(self, content):
+        raise CheckpointWriteError("no space\nFree some.")
+
+    monkeypatch.setattr(Store, "write", refuse)
+    for threaded in (False, True):
+        with pytest.raises(CheckpointWriteError):
+            make_loop(tmp_path / f"a{threaded}", async_=threaded).fit(epochs=1)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            options = {"async_": threaded, "on_error": "warn"}
+            make_loop(tmp_path / f"b{threaded}", **options).fit(epochs=3)
+        assert len(told) == 3
+
+
+def test_a_source_of_a_resume_stays(tmp_path):
+    make_loop(tmp_path, keep_last=1).fit(epochs=1)
+    make_loop(tmp_path, keep_last=1).fit(epochs=4, resume="auto")
+    assert steps(tmp_path) == [10, 40]
+
+
+def test_weights_of_keras_and_a_keras_file(tmp_path):
+    def model():
+        return keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+
+    def values(of):
+        return [weight.value.tolist() for weight in of.weights]
+
+    trained, other = model(), model()
+    make_loop(tmp_path, model=trained).fit(epochs=1)
+    load_weights_into(other, tmp_path)
+    assert values(other) == values(trained)
+    export_keras(tmp_path / "model.keras", model(), tmp_path)
+    assert values(keras.models.load_model(tmp_path / "model.keras")) == values(trained)
+
+
+def test_the_command_inspects_and_verifies(tmp_path, capsys):
+    make_loop(tmp_path).fit(epochs=1)
+    assert main(["inspect", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "num_updates=10" in shown
+    assert "weight  (1, 4) float32" in shown
+    assert main(["verify", str(tmp_path)]) == 0
+    digest = capsys.readouterr().out.split()[-1]
+    assert main(["verify", str(tmp_path), "--digest", digest]) == 0
+    assert main(["verify", str(tmp_path), "--digest", "0" * 64]) == 1
+    path = next((tmp_path / "checkpoints").glob("step-*"))
+    (path / "state.json").write_bytes(b"{}")
+    assert main(["verify", str(tmp_path)]) == 1
+    assert main(["verify", str(tmp_path / "none")]) == 1
+
+
+VALUES = [
+    *(
+        None,
+        True,
+        3,
+        10**30,
+        0.1,
+        -0.0,
+        math.inf,
+        "text",
+        "$x",
+        b"",
+        b"bytes",
+        (),
+        (1, (2.5, None)),
+    ),
+    *({"a": {"b": [1, {}]}}, {1: "int", (1, 2): "tuple"}, {"$tensor": "no"}, [[], [None]]),
+    *(np.float32(0.1), np.int64(3), np.bool_(True)),
+]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_values_return_with_their_type(value):
+    codec = Codec()
+    found = decode(parse(to_json(codec.encode(value, "x"))), codec.tensors)
+    assert found == value
+    assert type(found) is type(value)
+    assert repr(found) == repr(value)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        *(torch.arange(6).view(2, 3).t(), torch.tensor(1.5), torch.empty(0, 3)),
+        *(torch.tensor([True, False]), torch.randn(3, dtype=torch.bfloat16)),
+        *(torch.randn(2, dtype=torch.complex64), torch.randn(2, dtype=torch.complex128).conj()),
+        *(torch.ones(2, dtype=torch.uint64), torch.ones(2).to(torch.float8_e4m3fn)),
+    ],
+    ids=lambda t: f"{t.dtype} {tuple(t.shape)}",
+)
+def test_tensors_return(tensor, tmp_path):
+    from fitkit.store import Content
+
+    meta = {"counters": {"num_updates": 1, "epoch": 0}}
+    path = Store(tmp_path).write(Content(meta, {"weight": tensor}, {"slot": [tensor]}))
+    found = load(path)
+    for each in (found.model["weight"], found.state["slot"][0]):
+        assert each.dtype == tensor.dtype
+        assert each.shape == tensor.shape
+        assert each.resolve_conj().tolist() == tensor.resolve_conj().tolist()
