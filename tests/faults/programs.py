@@ -118,15 +118,15 @@ DOUBTED = {"workers", "workers, own", "workers persist", "workers persist, own"}
 DOUBTED |= {"iterable", "iterable, workers"}
 
 
-def keras_model(seeded=True):
-    seed = 3 if seeded else None
+def keras_model(seeded):
+    """With seeds of Keras, which no recorded step can have, or with torch's random numbers."""
+    noise = [keras.layers.Dropout(0.3, seed=3), keras.layers.GaussianNoise(0.1, seed=3)]
     return keras.Sequential(
         [
             keras.Input((4,)),
             keras.layers.Dense(8, activation="tanh"),
             keras.layers.BatchNormalization(),
-            keras.layers.Dropout(0.3, seed=seed),
-            keras.layers.GaussianNoise(0.1, seed=seed),
+            *(noise if seeded else []),
             keras.layers.Dropout(0.1),
             keras.layers.Dense(1),
         ]
@@ -144,7 +144,7 @@ def val_loader():
 def keras_loop(folder, loader="TensorLoader", *, extra=(), record=None, order=None, **options):
     """R: dropout, noise, AdamW with warm-up and plateau, EMA, early stopping, metrics."""
     reset()
-    model, metric = keras_model(), keras.metrics.MeanAbsoluteError(name="mae")
+    model, metric = keras_model(record is None), keras.metrics.MeanAbsoluteError(name="mae")
     optimizer = keras.optimizers.AdamW(0.01)
     movable = [
         EarlyStopping("val_loss", patience=50, restore_best=False),
@@ -202,7 +202,7 @@ def torch_loop(folder, loader="TensorLoader", *, accumulate=1, extra=(), record=
 def compiled_loop(folder, loader="TensorLoader", *, extra=(), record=None, **options):
     """A compiled Keras model, with a metric that is built by the first batch."""
     reset()
-    model = keras_model()
+    model = keras_model(record is None)
     model.compile(optimizer=keras.optimizers.AdamW(0.01), loss="mse", metrics=["mae", "r2_score"])
     callbacks = [
         compiled(),

@@ -1,11 +1,19 @@
 """All rows, in the order of the page."""
 
-from tests.faults import rows_disk, rows_messages, rows_process, rows_resume, rows_security
+from tests.faults import (
+    rows_disk,
+    rows_messages,
+    rows_process,
+    rows_resume,
+    rows_security,
+    rows_signals,
+)
 
 ROWS = [
     *rows_process.ROWS,
     *rows_disk.ROWS,
     *rows_resume.ROWS,
+    *rows_signals.ROWS,
     *rows_security.ROWS,
     *rows_messages.ROWS,
 ]
