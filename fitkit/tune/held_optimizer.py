@@ -150,6 +150,7 @@ class _KerasRate:
                 f"{type(self._variable).__name__} does\n"
                 "Make the optimizer with a number, for example learning_rate=1e-3."
             )
+        self._tensor: Tensor = self._variable.value  # asking Keras for it takes longer than filling
 
     def read(self) -> list[float]:
         """Return the rate."""
@@ -157,7 +158,7 @@ class _KerasRate:
 
     def write(self, values: list[float]) -> None:
         """Set the rate; `assign` would copy it from the host, and wait on a GPU."""
-        self._variable.value.fill_(values[0])
+        self._tensor.fill_(values[0])
 
 
 @final

@@ -83,8 +83,10 @@ class LRSchedule(Callback):
     ) -> None:
         self.of = of
         self._schedule = _checked(schedule, of)
+        self._is_torch = is_torch_schedule(schedule)
+        self._is_keras = is_keras(schedule, "optimizers.schedules.LearningRateSchedule")
         self._interval = _in_steps(every)
-        self._optimizer = schedule.optimizer if is_torch_schedule(schedule) else optimizer
+        self._optimizer = schedule.optimizer if self._is_torch else optimizer
         self._plateau = schedule if isinstance(schedule, Plateau) else None
         self._monitor = _monitor_of(schedule, monitor)
         self._loop: FitLoop | None = None
@@ -116,7 +118,7 @@ class LRSchedule(Callback):
         self._setting = setting_of(optimizer, self.of, "LRSchedule")
         if self._monitor is not None:
             self._monitor.check(self._loop)
-        elif is_torch_schedule(self._schedule):
+        elif self._is_torch:
             self._at = self._step(state) if self._at < 0 else self._at
         else:
             self._at = -1  # also after somebody has loaded the optimizer's state
@@ -129,7 +131,7 @@ class LRSchedule(Callback):
         step = self._step(state)
         if step == self._at or self._setting is None:
             return
-        if is_torch_schedule(self._schedule):
+        if self._is_torch:
             for _ in range(step - self._at):
                 self._schedule.step()
         else:
@@ -162,7 +164,7 @@ class LRSchedule(Callback):
                 f"{self} depends on '{self._monitor.name}', so nobody knows its values yet\n"
                 "Plot a schedule of the step, such as Cosine(1e-3, steps=1000)."
             )
-        if is_torch_schedule(self._schedule):
+        if self._is_torch:
             return rates_ahead(self._schedule, num_steps)
         return [self._value(step) for step in range(num_steps)]
 
@@ -199,7 +201,7 @@ class LRSchedule(Callback):
 
     def _value(self, step: int) -> float:
         schedule: Callable[[Any], Any] = self._schedule
-        if is_keras(schedule, "optimizers.schedules.LearningRateSchedule"):
+        if self._is_keras:
             with torch.no_grad(), keras().device("cpu"):
                 value = float(schedule(torch.tensor(step)))  # sync: none, it is on the host
         else:
