@@ -53,6 +53,11 @@ class History(Callback):
         """Return whether any epoch logged `name`."""
         return any(name in row for row in self.rows)
 
+    def __repr__(self) -> str:
+        """Return how many rows there are, and what they log."""
+        names = dict.fromkeys(name for row in self.rows for name in row)
+        return f"History({len(self)} rows: {', '.join(names) or 'empty'})"
+
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.rows)

@@ -112,3 +112,9 @@ def test_a_save_requested_at_the_end_of_an_epoch_is_the_one_that_comes_anyway(at
 def test_a_request_at_save_waits_for_the_next_batch():
     _, fired = requested(Event.VALIDATE, at=Event.SAVE)
     assert [updates for what, updates in fired if what == "pass"] == [5]
+
+
+def test_the_history_shows_what_it_holds():
+    loop = make_loop()
+    assert repr(loop.history) == "History(0 rows: empty)"
+    assert repr(loop.fit(epochs=2)) == "History(2 rows: lr, loss, epoch, num_updates)"

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from fitkit import Callback, Event, FitLoop, TensorLoader, supervised
+from fitkit import Callback, Event, FitLoop, Phase, TensorLoader, supervised
 
 STATM = Path("/proc/self/statm")
 X, Y = torch.randn(80, 4), torch.randn(80, 1)
@@ -22,7 +22,9 @@ def live_tensors():
 
 
 class Gauge(Callback):
-    """Writes down live tensors and resident kilobytes every 250 updates."""
+    """Writes down live tensors and resident kilobytes every 250 updates, always in training."""
+
+    phases = frozenset({Phase.TRAIN})
 
     def __init__(self):
         self.updates, self.tensors, self.kilobytes = [], [], []
