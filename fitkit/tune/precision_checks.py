@@ -6,7 +6,8 @@ import torch
 
 from fitkit.errors import ConfigError
 from fitkit.interop import is_keras, modules_of
-from fitkit.loop.callback import Callback
+from fitkit.loop.callback import Callback, filled_by
+from fitkit.loop.events import Event
 from fitkit.tune.optimizers import grads_scaled_by, optimizers_beside, turn_of
 
 if TYPE_CHECKING:
@@ -79,6 +80,15 @@ def check_scale(loop: "FitLoop", callback: Callback) -> None:
             'Put one into each turn: Turn("d", [..., MixedPrecision("fp16")]).'
         )
     beside = [c for c in loop.callbacks if turn_of(loop, c) in (own, None) and c is not callback]
+    known = set(map(id, optimizers))
+    for other in beside:
+        if Event.APPLY in filled_by(other) and id(getattr(other, "optimizer", None)) not in known:
+            name = type(other).__name__
+            raise ConfigError(
+                f'MixedPrecision("fp16") cannot take back what {name} did: its slots are unknown'
+                "\n"
+                f"Keep the optimizer in an attribute: {name}.optimizer."
+            )
     others: list[Any] = [other for other in beside if type(other) is type(callback)]
     if others:
         raise ConfigError(

@@ -372,6 +372,24 @@ def test_numbers_out_of_range(options):
         MixedPrecision("fp16", **options)
 
 
+class OwnApply(Callback):
+    """An update whose slots nobody sees."""
+
+    def on_apply(self, state):
+        for parameter in state.model.parameters():
+            parameter -= parameter.grad
+
+
+@pytest.mark.usefixtures("fp16_on_cpu")
+def test_an_update_that_could_not_be_taken_back():
+    loss = TorchLoss(nn.CrossEntropyLoss())
+    actions = [ZeroGrad(), Forward(), loss, Backward(), OwnApply(), MixedPrecision("fp16")]
+    loop = FitLoop(w.torch_mlp(), SMALL, callbacks=actions)
+    w.refused(loop, ConfigError, "OwnApply", "slots are unknown", "OwnApply.optimizer")
+    bf16 = [*actions[:-1], MixedPrecision("bf16")]
+    FitLoop(w.torch_mlp(), SMALL, callbacks=bf16).fit(epochs=1)
+
+
 @pytest.mark.usefixtures("fp16_on_cpu")
 @pytest.mark.parametrize("other", ["bf16", "fp16"])
 def test_two_in_one_step(other):
