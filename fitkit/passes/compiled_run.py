@@ -69,6 +69,7 @@ class CompiledRun(Callback):
         self._check(state.model)
         state.exits.enter_context(keras().device(str(state.device)))
         if state.phase is not Phase.PREDICT:
+            self._late = []  # of a pass that has ended: this one starts from nothing
             outer = _snapshot(state.model) if self._num_open else {}
             self._num_open += 1
             state.exits.callback(self._leave, state.model, outer)

@@ -64,15 +64,15 @@ class TrainStep(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Return the states of the optimizers among the attributes of the model."""
         held = held_optimizers(self._model)
-        return {name: {"optimizer": optimizer_state(each)} for name, each in held.items()}
+        return {"optimizers": {name: optimizer_state(each) for name, each in held.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore them; a Keras optimizer that was not built yet is built for all weights."""
         held = held_optimizers(self._model)
-        for name, saved in state.items():
+        for name, saved in state["optimizers"].items():
             if name in held:
                 variables: Any = getattr(self._model, "trainable_variables", ())
-                load_optimizer(held[name], saved["optimizer"], variables)
+                load_optimizer(held[name], saved, variables)
 
     def on_pass_begin(self, state: State) -> None:
         """Check that the model can do it."""

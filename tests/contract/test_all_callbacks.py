@@ -23,10 +23,6 @@ WATCHING = {n for n in EXTRA if getattr(fitkit, n).__module__.startswith("fitkit
 # They time, so that two runs never log the same.
 TIMED = {"Throughput", "Benchmark", "EventTrace", "TensorBoard", "Checkpoint"}
 # They do not go on after a resume as in one go, in what is known; each is a fault to be mended.
-FAULTS = {
-    "CompiledRun": "the training logs of the first epoch after a resume are wrong",
-    "TrainStep": "a model with a train_step of its own cannot be resumed",
-}
 # What is done once per batch or epoch on the host, and said in the docstring under Syncs.
 MAY_READ = {
     "Predictions": "once per batch",
@@ -69,9 +65,7 @@ def resumable():
     for case in cases(quick=changes_training):
         name, _ = case.values
         if name != "Benchmark":
-            reason = FAULTS.get(name)
-            fault = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
-            yield pytest.param(*case.values, marks=[*case.marks, *fault])
+            yield case
 
 
 @pytest.mark.parametrize(("name", "kind"), list(resumable()))
