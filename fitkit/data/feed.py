@@ -1,6 +1,6 @@
 """The one thing a pass iterates: batches on the device, whatever the loader is."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import perf_counter
 from typing import Any
 
@@ -27,6 +27,7 @@ class Feed:
         device: where the batches are wanted.
         epoch: 0-based, given to the loader and its samplers where they have `set_epoch`.
         name: of the loader, for messages.
+        ends_on_error: asked where the loader raises: whether that is the end of the pass.
 
     Attributes:
         wait_s: seconds spent waiting for batches so far.
@@ -45,10 +46,12 @@ class Feed:
         epoch: int = 0,
         *,
         name: str = "loader",
+        ends_on_error: Callable[[], bool] = lambda: False,
     ) -> None:
         self.loader = loader
         self.device = canonical(device)
         self.name = name
+        self._ends_on_error = ends_on_error
         self.wait_s = 0.0
         self.num_fetched = 0
         self.opening: dict[str, Any] = {}
@@ -74,6 +77,8 @@ class Feed:
                 break
             except Exception as error:
                 error.add_note(f"while fetching batch {self.num_fetched} of {self.name}")
+                if self._ends_on_error():
+                    return
                 raise
             finally:
                 self.wait_s += perf_counter() - begin

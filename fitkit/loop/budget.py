@@ -45,8 +45,10 @@ def _seconds(value: object) -> float:
 
 
 def stop_if_spent(state: State) -> None:
-    """Request a stop if the updates or seconds of this call are used up."""
-    if state.max_steps is not None and state.num_updates >= state.max_steps:
+    """Request a stop if the updates or seconds are used up, or a signal has asked for it."""
+    if state.stop_signal is not None:  # the flag may be one that a rehearsal has put back
+        state.request_stop("a signal")
+    elif state.max_steps is not None and state.num_updates >= state.max_steps:
         state.request_stop(f"max_steps: {state.num_updates} updates done")
     elif state.max_time_s is not None and state.elapsed_s >= state.max_time_s:
         state.request_stop(f"max_time: {state.max_time_s:g} s are over")

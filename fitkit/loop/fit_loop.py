@@ -30,6 +30,7 @@ from fitkit.loop.setup import (
     new_run_dir,
     resolve_device,
 )
+from fitkit.loop.signals import StopSignals
 from fitkit.loop.state import State, Unpack
 
 __all__ = ["FitLoop"]
@@ -119,6 +120,10 @@ class FitLoop:
     ) -> History:
         """Train until the first limit is reached; further calls go on where the last one ended.
 
+        SIGTERM and Ctrl-C let it finish the step, and a validation under way, save and close; then
+        the one ends the program with exit code 143, the other one raises KeyboardInterrupt. Ctrl-C
+        again ends at once.
+
         Args:
             epochs: So many epochs more.
             max_steps: So many updates (completed accumulation windows) more.
@@ -142,7 +147,8 @@ class FitLoop:
         """
         prepare_fit(self, epochs, max_steps, max_time, resume, allow_changed)
         phases = (Phase.TRAIN, Phase.VAL) if self.val_loaders else (Phase.TRAIN,)
-        self._run("fit", phases, lambda: self.runner.run_epochs(self.train_loader))
+        with StopSignals(self.state):
+            self._run("fit", phases, lambda: self.runner.run_epochs(self.train_loader))
         return self.history
 
     def _run(self, kind: str, phases: Iterable[Phase], body: Callable[[], object]) -> None:

@@ -1,6 +1,7 @@
 """The loop itself, one screen: it fires events, reads the stop flag, and counts. Nothing else."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from fitkit.loop.bus import EventBus
 from fitkit.loop.callback import Turn
 from fitkit.loop.events import REGION, Event, Phase
 from fitkit.loop.lifetime import begin_batch, count_batch, count_turn, end_region, frame
+from fitkit.loop.signals import ending_of
 from fitkit.loop.state import State
 
 __all__ = ["Runner", "nothing_recorded"]
@@ -67,9 +69,9 @@ class Runner:
         Only a training pass is ever cut short: metrics of half a validation pass would mislead.
         """
         state, training = self.state, phase is Phase.TRAIN
-        feed = Feed(
-            loader, state.device, state.epoch, name=f"{(prefix or phase).rstrip('_')} loader"
-        )
+        name = f"{(prefix or phase).rstrip('_')} loader"
+        ends = partial(_is_stopping, state, self._open)
+        feed = Feed(loader, state.device, state.epoch, name=name, ends_on_error=ends)
         run_batch = self._train_batch if training else self._eval_batch
         fields = frame(state, phase, prefix, length(loader))
         with self.bus.entered(phase), fields, torch.set_grad_enabled(training):
@@ -188,3 +190,12 @@ class Runner:
 def nothing_recorded() -> str:
     """Return what there is to report without a `Record`."""
     return "nothing is recorded: attach Record() to the loop"
+
+
+def _is_stopping(state: State, open_turns: set[Turn | None]) -> bool:
+    """Whether an error of a loader is the end of the run: a signal ends its workers, too."""
+    if state.stop_signal is None:
+        return False
+    if state.phase is Phase.TRAIN and not open_turns:
+        return True
+    raise ending_of(state.stop_signal)  # half a window, half a validation: nothing to save

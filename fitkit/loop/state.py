@@ -63,7 +63,7 @@ class State:
         max_steps (int | None): The value of `num_updates` at which it stops.
         max_time_s (float | None): Seconds after which it stops.
         logs (dict[str, float]): Host values of this epoch; any callback may add to them.
-        stop (bool), stop_reason (str | None): See `request_stop`.
+        stop (bool), stop_reason (str | None), stop_signal (int | None): See `request_stop`.
         requests (set[Event]): See `request`.
     Pass lifetime:
         phase (Phase): What the pass is for.
@@ -93,11 +93,10 @@ class State:
     __slots__ = (
         *PASS_FIELDS,
         *BATCH_FIELDS,
-        *("model", "device", "is_main", "run_dir"),
+        *("model", "device", "is_main", "run_dir", "epoch_batches", "logged"),
         *("epoch", "num_epochs", "num_updates", "num_batches", "num_samples", "turn_updates"),
-        "epoch_batches",
-        *("max_epochs", "max_steps", "max_time_s", "logs", "stop", "stop_reason", "requests"),
-        *("needs", "started_at", "eager_requested", "error", "pending", "unpack", "logged"),
+        *("max_epochs", "max_steps", "max_time_s", "logs", "stop", "stop_reason", "stop_signal"),
+        *("requests", "needs", "started_at", "eager_requested", "error", "pending", "unpack"),
     )
 
     phase: Phase
@@ -146,6 +145,7 @@ class State:
         self.logs: dict[str, float] = {}
         self.stop = False
         self.stop_reason: str | None = None
+        self.stop_signal: int | None = None
         self.requests: set[Event] = set()
         self.needs: frozenset[str] = frozenset()
         self.started_at = time.perf_counter()
