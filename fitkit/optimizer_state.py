@@ -50,7 +50,7 @@ def load_optimizer(
 
 
 def _load_torch(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """Load in place: torch binds new groups and tensors, while schedules and programs hold these."""
+    """Load in place: torch binds new groups and tensors; schedules and programs hold these."""
     groups, slots = optimizer.param_groups, dict(optimizer.state)
     optimizer.load_state_dict(cast("dict[str, Any]", state))
     for old, new in zip(groups, optimizer.param_groups, strict=True):
