@@ -131,9 +131,8 @@ def _result_pairs(replayed: dict[str, Any], eager: dict[str, Any]) -> list[_Pair
 
 
 def _differ(name: str, replay: Tensor, eager: Tensor, before: Tensor, *, exact: bool) -> bool:
-    replay, eager, before = (
-        t.detach().cpu() for t in (replay, eager, before)
-    )  # sync: log2(replays) times
+    both = (replay, eager, before)
+    replay, eager, before = (t.detach().cpu() for t in both)  # sync: log2(replays) times
     if exact and not eager.is_floating_point():
         return not torch.equal(replay, eager)
     a, b, old = (t.double().flatten() for t in (replay, eager, before))

@@ -11,6 +11,7 @@ from fitkit.record.holder import GONE, Holder, Items, Source, Values
 
 __all__ = ["AttributeHolder", "ClassHolder", "FunctionHolder", "SlotsHolder"]
 
+_NAMES = cast(Any, iter)
 _VALUES = cast(Any, dict).values
 _CLASS_VALUES = cast(Any, MappingProxyType).values
 
@@ -22,13 +23,18 @@ class AttributeHolder(Holder):
     Args:
         thing: The object.
         names: Those that count; None is all, also those to come.
+        which: Whether it counts which attributes there are, besides their number: one that comes
+            hides that of the class.
     """
 
-    def __init__(self, thing: Any, names: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, thing: Any, names: Sequence[str] | None = None, *, which: bool = False
+    ) -> None:
         self.owner = type(thing).__name__
         self._dict = cast(dict[str, object], vars(thing))
         self._names = None if names is None else frozenset(names)
         self._read = None if names is None else tuple(names)
+        self.which = which
 
     def narrow(self, mentioned: frozenset[str]) -> None:
         """Read only attributes that the code mentions; all that there are count all the same."""
@@ -36,20 +42,21 @@ class AttributeHolder(Holder):
 
     def read(self) -> Values:
         """Return the values a program depends on, as they are now."""
+        there = tuple(self._dict) if self.which else (len(self._dict),)
         if self._read is None:
-            return tuple(self._dict.values())
-        values = [self._dict.get(name, GONE) for name in self._read]
-        return tuple(values) if self._names is not None else (len(self._dict), *values)
+            return (*there, *self._dict.values())
+        return (*there, *[self._dict.get(name, GONE) for name in self._read])
 
     def sources(self) -> Iterable[Source]:
         """Return functions and what to call them with, to see fast whether `read` has changed."""
+        there = [(_NAMES, self._dict)] if self.which else []
         if self._read is None:
-            return [(_VALUES, self._dict)]
+            return [*there, (_VALUES, self._dict)]
         names = [name for name in self._read if name in self._dict]
         if not names:
-            return []
+            return there
         # Of a single name itemgetter makes no tuple, so that one is read twice.
-        return [(cast(Any, itemgetter(names[0], *names)), self._dict)]
+        return [*there, (cast(Any, itemgetter(names[0], *names)), self._dict)]
 
     def sized(self) -> Sized | None:
         """Return what has another length when values have come or gone, if there is such."""
@@ -116,11 +123,11 @@ class ClassHolder(Holder):
 
     def read(self) -> Values:
         """Return the values a program depends on, as they are now."""
-        return tuple(vars(self._kind).values())
+        return (*vars(self._kind), *vars(self._kind).values())
 
     def sources(self) -> Iterable[Source]:
         """Return functions and what to call them with, to see fast whether `read` has changed."""
-        return [(_CLASS_VALUES, vars(self._kind))]
+        return [(_NAMES, vars(self._kind)), (_CLASS_VALUES, vars(self._kind))]
 
     def sized(self) -> Sized | None:
         """Return what has another length when values have come or gone, if there is such."""

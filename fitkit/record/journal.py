@@ -35,8 +35,8 @@ class Journal:
                     self._before[tensor] = tensor.detach().clone()
 
     def undo(self) -> None:
-        """Put back what was taken down."""
+        """Put back what was taken down; the latest first, because tensors share memory."""
         with torch.no_grad():
-            for tensor, value in self._before.items():
+            for tensor, value in reversed(self._before.items()):
                 tensor.copy_(value)
         self._before.clear()

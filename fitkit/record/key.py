@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Hashable
+from itertools import chain
 from typing import Any
 
 import torch
@@ -13,6 +14,12 @@ from fitkit.record.region import StepInputs
 
 __all__ = ["program_key"]
 
+_MODULES: Any = torch.nn.modules.module
+_HOOKS = [  # dicts of hooks that hold for all modules; torch edits them in place
+    getattr(_MODULES, f"_global_{kind}_hooks")
+    for kind in ("forward", "forward_pre", "backward", "backward_pre")
+]
+
 
 def program_key(
     state: State,
@@ -20,8 +27,10 @@ def program_key(
     python: PythonState,
     optimizers: Optimizers,
     update: Hashable,
-) -> Hashable:
+) -> tuple[Hashable, ...]:
     """Return the key of the current step. Computed at every step.
+
+    The version of the attributes comes first.
 
     Args:
         state: The state before the step region.
@@ -36,12 +45,12 @@ def program_key(
     finally:
         optimizers.show()
     return (
+        version,
         state.phase,
         state.turn,
         state.opens_update,
         state.closes_update,
         inputs.key,
-        version,
         update,
         optimizers.slots(),
         tuple([_trained(parameter) for parameter in python.parameters]),
@@ -67,5 +76,6 @@ def _settings(device: str) -> Hashable:
         torch.get_autocast_dtype(device),
         torch.get_default_dtype(),
         torch.get_float32_matmul_precision(),
+        tuple(chain.from_iterable(_HOOKS)),
         keras and (keras.config.epsilon(), keras.config.floatx()),
     )

@@ -5,8 +5,8 @@ region can reach are part of a program's key (`layer.rate = 0.5` gives a new pro
 that changes one of them while it is traced is refused (a counter, a rebound tensor).
 """
 
-from collections.abc import Callable, Iterable
-from itertools import chain
+from collections.abc import Callable, Container, Iterable, Iterator
+from itertools import chain, count
 from operator import call, is_
 from typing import Any, cast, final
 
@@ -15,16 +15,13 @@ from torch import nn
 from fitkit.loop.callback import Callback
 from fitkit.record.containers import IteratorHolder
 from fitkit.record.holder import Holder, Values, fingerprint
+from fitkit.record.holders import AttributeHolder
 from fitkit.record.reach import Reach
 from fitkit.record.refused import Refused
 
 __all__ = ["PythonState"]
 
 Saved = list[dict[Any, Any]]
-
-# Versions are kept, so that attributes that go back to what they were find their program again. A
-# counter would give a new one at every step.
-_MAX_VERSIONS = 256
 
 
 @final
@@ -57,8 +54,9 @@ class PythonState:
         own = dict.fromkeys(model.parameters())
         self.parameters = list(own | dict.fromkeys(self._reach.parameters))
         # A fingerprint holds ids; the values it was made of are kept, so that no id comes back.
+        # Attributes that go back to what they were find their program again.
         self._versions: dict[Values, tuple[int, Any]] = before._versions if before else {}
-        self._num_unkept = before._num_unkept if before else 0
+        self._numbers: Iterator[int] = before._numbers if before else count()
         self._look()
 
     def version(self) -> int:
@@ -91,11 +89,15 @@ class PythonState:
 
     def _number(self, values: list[Values]) -> int:
         key = (*map(fingerprint, values), *map(id, self.parameters))
-        if key in self._versions or len(self._versions) < _MAX_VERSIONS:
-            kept = (values, self.parameters)
-            return self._versions.setdefault(key, (len(self._versions), kept))[0]
-        self._num_unkept += 1
-        return -self._num_unkept
+        if key not in self._versions:
+            self._versions[key] = (next(self._numbers), (values, self.parameters))
+        return self._versions[key][0]
+
+    def forget(self, *, but: Container[int]) -> None:
+        """Forget versions that no program needs: they hold what may be dead besides."""
+        kept = {key: held for key, held in self._versions.items() if held[0] in but}
+        self._versions.clear()
+        self._versions.update(kept)
 
     def refuse_unseen(self) -> None:
         """Refuse a step that reads what nobody can watch.
@@ -117,6 +119,16 @@ class PythonState:
         """Return what a step may not change but has changed since `snapshot`, if anything."""
         pairs = zip(self._reach.all_holders, snapshot, strict=True)
         changes = (holder.change(before) for holder, before in pairs)
+        return next((change for change in changes if change is not None), None)
+
+    def built(self, snapshot: Saved) -> str | None:
+        """Return which attribute of the user's has changed since `snapshot`, if any."""
+        pairs = zip(self._holders, snapshot, strict=False)  # others come after these
+        changes = (
+            holder.change(before)
+            for holder, before in pairs
+            if isinstance(holder, AttributeHolder) and holder.which
+        )
         return next((change for change in changes if change is not None), None)
 
     def restore(self, snapshot: Saved) -> None:

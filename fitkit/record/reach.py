@@ -4,13 +4,13 @@ Of the user's own objects and functions everything counts. Of a library's object
 scalars and callables count; the rest is bookkeeping and variables, which a trace only puts back.
 """
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, cast, final
-from weakref import ProxyType
 
 import numpy as np
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ from fitkit.record.ownership import (
     names_in,
     package_of,
 )
+from fitkit.record.unwrapped import unwrapped
 
 __all__ = ["Reach"]
 
@@ -128,7 +129,7 @@ class Reach:
 
     def _add(self, value: Any, depth: int, owner: str = "") -> None:
         """Walk on from any value."""
-        value = _referent(value)
+        value = unwrapped(value)
         if depth > _MAX_DEPTH or isinstance(value, (*SCALARS, Tensor, ModuleType)):
             return
         if isinstance(value, dict | list | deque | set):
@@ -168,8 +169,7 @@ class Reach:
     def _add_modules(self, module: nn.Module, depth: int) -> None:
         self.parameters += module.parameters()
         for parameter in module.parameters():
-            for hook in hooks_of(parameter):
-                self._add(hook, depth + 1, "the hook of a parameter")
+            self._add_parameter(parameter, depth)
         modules = modules_of(module)[::-1]  # inner ones first: depth counts from each of them
         for each in modules:
             self._add_object(each, depth)
@@ -178,6 +178,12 @@ class Reach:
                 names = _HOOK_DICTS if package_of(type(each)) == "keras" else _MODULE_DICTS
                 for name in names:
                     self._add(getattr(each, name, None), depth + 1, type(each).__name__)
+
+    def _add_parameter(self, parameter: nn.Parameter, depth: int) -> None:
+        for hook in hooks_of(parameter):
+            self._add(hook, depth + 1, "the hook of a parameter")
+        if vars(parameter) and self._is_new(parameter):  # say, a factor of its learning rate
+            self.holders.append(AttributeHolder(parameter))
 
     def _add_object(self, thing: Any, depth: int) -> None:
         if not is_watched(thing) or not self._is_new(thing):
@@ -191,7 +197,7 @@ class Reach:
         kind = cast("type[Any]", type(thing))
         package = package_of(kind)
         names = counted_names(thing, package)
-        holder = AttributeHolder(thing, names)
+        holder = AttributeHolder(thing, names, which=package not in LIBRARIES | {"fitkit"})
         if names is None or names:
             self.holders.append(holder)
         if names is not None:
@@ -236,6 +242,7 @@ class Reach:
             return
         if package != "fitkit":
             self.holders.append(ClassHolder(kind))
+        self._add_class(type(kind), depth)
         hidden = _HOST_SIDE if issubclass(kind, Callback) else ()
         for value in [value for name, value in vars(kind).items() if name not in hidden]:
             function = getattr(value, "__func__", getattr(value, "fget", value))
@@ -261,29 +268,30 @@ class Reach:
         holder = FunctionHolder(function, [n for n in used if is_own(outer[n])])
         if holder.items():
             self.holders.append(holder)
-        for name in used:
-            if isinstance(outer[name], ModuleType):
-                self._add_settings(outer[name], function)
+        if package != "fitkit":
+            self._add_modules_used(function, depth)
         defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
         for value in (*holder.read(), *defaults):
             self._add(value, depth + 1, function.__qualname__)
 
-    def _add_settings(self, module: ModuleType, function: FunctionType) -> None:
-        """Add the variables of another module of the user's that a function may use."""
-        if module.__name__.partition(".")[0] in LIBRARIES | {"fitkit"}:
-            return
-        names = [name for name in names_in(function.__code__) if name in vars(module)]
-        if names:
-            self.holders.append(AttributeHolder(module, names))
-
-
-def _referent(value: Any) -> Any:
-    """Return what a weak reference refers to; None if that is gone; else the value itself."""
-    try:
-        # A proxy answers like its referent, but for this: a bound method tells whose it is.
-        return cast(Any, value).__init__.__self__ if type(value) is ProxyType else value
-    except ReferenceError:
-        return None
+    def _add_modules_used(self, function: FunctionType, depth: int) -> None:
+        """Add what a function may use of other modules of the user's: variables, functions."""
+        names, outer = sorted(names_in(function.__code__)), function.__globals__
+        left: list[Any] = [outer.get(name, sys.modules.get(name)) for name in names]
+        seen: set[str] = set()
+        while left:
+            module = left.pop()
+            name = module.__name__ if isinstance(module, ModuleType) else "fitkit"
+            if name in seen or name.partition(".")[0] in LIBRARIES | {"fitkit"}:
+                continue
+            seen.add(name)
+            held = vars(module)
+            left += [held[name] for name in names if name in held]
+            own = [name for name in names if name in held and is_own(held[name])]
+            if own:
+                self.holders.append(AttributeHolder(module, own))
+            for name in own:
+                self._add(held[name], depth + 1, module.__name__)
 
 
 def hooks_of(parameter: Any) -> list[Any]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Record"]
 
+Key = tuple[Hashable, ...]
 Backend = Literal["auto", "interpret", "inductor", "cudagraph"]
 _MAX_PROGRAMS = 16
 # Loaders whose batches are gathered inside of programs; one made for every evaluation would give
@@ -105,7 +106,7 @@ class Record(Callback):
         self.strict = strict or rehearse
         self.rehearse = rehearse
         self.max_programs = max_programs
-        self.recordings: dict[Hashable, Recording] = {}
+        self.recordings: dict[Key, Recording] = {}
         self._recorder: Recorder | None = None
         self._tiers = Tiers(backend, always_at_once=rehearse)
         self._python: PythonState | None = None
@@ -130,8 +131,10 @@ class Record(Callback):
         loop.runner.run_step = loop.runner.run_region
         loop.runner.report = nothing_recorded
         self.recordings.clear()
+        self._changing.clear()
         self._arrays.clear()
-        self._recorder = None
+        self._applied.clear()
+        self._recorder = self._python = None
 
     def report(self) -> str:
         """Return what was recorded: nodes, seconds, replays, eager steps and why."""
@@ -159,12 +162,12 @@ class Record(Callback):
         if state.pending is not None and not self._gathers(state.pending):
             state.set_batch(state.pending.take())
         inputs = step_inputs(state)
+        kind = (state.phase, state.turn, state.opens_update, state.closes_update, inputs.key)
+        if kind in self._changing:  # it would have a new key after every step
+            self._run_eagerly(self._changing[kind])
+            return
         optimizers = self._optimizers_key(state)
         key = self._key(state, inputs, optimizers)
-        kind = (state.phase, state.turn, state.opens_update, state.closes_update, inputs.key)
-        if kind in self._changing:  # it has a new key after every step
-            self._changing[kind].run_eagerly()
-            return
         recording = self.recordings.get(key)
         if recording is None or inputs.opaque is not None:
             if len(self.recordings) < self.max_programs:
@@ -188,16 +191,18 @@ class Record(Callback):
         self._tell(recording)
 
     def _first(
-        self, recording: Recording | None, key: Hashable, inputs: StepInputs, optimizers: Hashable
+        self, recording: Recording | None, key: Key, inputs: StepInputs, optimizers: Hashable
     ) -> Recording | None:
         """Run a step eagerly; return what goes on to replay it, if it was only rehearsed."""
         state = self._recorder_now().state
         rehearsed = self.rehearse and recording is not None and not state.eager_requested
         applied = self._applied[state.turn] if state.phase is Phase.TRAIN else ()
-        with rehearsal(state, applied) if rehearsed else nullcontext():
+        assert self._python is not None  # noqa: S101  # run_step has made it
+        with rehearsal(state, applied, self._python) if rehearsed else nullcontext():
             self._run_eagerly(recording)
         new = self._key(state, inputs, optimizers)
         self._rekey(key, new)
+        self._python.forget(but={version for version, *_ in self.recordings})
         if not rehearsed or recording is None:
             return None
         recording.num_eager -= 1  # it did not count
@@ -209,7 +214,7 @@ class Record(Callback):
             self._arrays[batch.ids] = [array for _, array in leaves(batch.arrays)]
         return batch.ids in self._arrays
 
-    def _rekey(self, old: Hashable, new: Hashable) -> None:
+    def _rekey(self, old: Key, new: Key) -> None:
         """File a first step under what it has become: it built what is built lazily."""
         if old != new and old in self.recordings and self.recordings[old].num_eager == 1:
             self.recordings.setdefault(new, self.recordings.pop(old))
@@ -229,12 +234,12 @@ class Record(Callback):
         optimizers.select(self._applied[state.turn] if applies else ())
         return optimizers.key()
 
-    def _key(self, state: State, inputs: StepInputs, optimizers: Hashable) -> Hashable:
+    def _key(self, state: State, inputs: StepInputs, optimizers: Hashable) -> Key:
         assert self._python is not None  # noqa: S101  # run_step has made it
         rates = self._recorder_now().optimizers
         return program_key(state, inputs, self._python, rates, optimizers)
 
-    def _recording(self, key: Hashable, state: State, inputs: StepInputs) -> Recording | None:
+    def _recording(self, key: Key, state: State, inputs: StepInputs) -> Recording | None:
         recording = self.recordings.get(key)
         if inputs.opaque is not None:
             self._refuse_opaque(inputs.opaque)

@@ -41,6 +41,7 @@ _HOST_VALUES = (int, float, complex, str, bytes, Enum, torch.dtype, torch.device
 # keep what it was, so it is refused.
 _HOST_FIELDS = frozenset(
     {"epoch", "num_epochs", "num_updates", "num_batches", "num_samples", "turn_updates"}
+    | {"epoch_batches", "stop_signal"}
     | {"batch_index", "data_wait_s", "num_batches_expected", "prefix", "logs", "requests"}
     | {"max_epochs", "max_steps", "max_time_s", "stop", "stop_reason", "started_at", "elapsed_s"}
     | {"exits", "error", "eager_requested"}

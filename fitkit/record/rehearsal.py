@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fitkit.loop.state import State
 from fitkit.record.generators import Generators
 from fitkit.record.passes.writes import BATCH_NORMS
+from fitkit.record.python_state import PythonState
 from fitkit.record.refused import Refused
 from fitkit.record.region import fields_kept
 
@@ -20,7 +21,7 @@ __all__ = ["rehearsal"]
 
 
 @contextmanager
-def rehearsal(state: State, optimizers: Iterable[Any]) -> Generator[None]:
+def rehearsal(state: State, optimizers: Iterable[Any], python: PythonState) -> Generator[None]:
     """Undo what the step region does inside: to tensors, generators, gradients and the state.
 
     What it creates stays: slots of optimizers and accumulators, with the values they began with.
@@ -29,36 +30,50 @@ def rehearsal(state: State, optimizers: Iterable[Any]) -> Generator[None]:
     Args:
         state: The state of the loop.
         optimizers: Those that the step applies.
+        python: The attributes that the step can reach.
 
     Raises:
-        Refused: If slots of an optimizer cannot be put back to where they began.
+        Refused: If something cannot be put back to where it began: slots of an optimizer, an
+            attribute (`if self.mean is None: self.mean = x.clone()` has done its part then).
     """
     parameters = list(state.model.parameters())
     gradients = [parameter.grad for parameter in parameters]
     generators = Generators(parameters)
-    fresh = [each for each in optimizers if isinstance(each, Optimizer) and not each.state]
+    torchs = [each for each in optimizers if isinstance(each, Optimizer)]
+    slots, attributes = [_slots(each) for each in torchs], python.snapshot()
     writes = _Writes()
     with fields_kept(state):
         with writes:
             yield
         writes.undo()
-    for optimizer in fresh:
-        _begin_anew(optimizer)
+    for optimizer, before in zip(torchs, slots, strict=True):
+        _begin_anew(optimizer, before, writes)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
     generators.restore()
+    if built := python.built(attributes):
+        raise Refused(f"the first step changes Python state: {built}; not rehearsed")
 
 
-def _begin_anew(optimizer: Optimizer) -> None:
+def _slots(optimizer: Optimizer) -> dict[int, tuple[str, Tensor]]:
+    """Return the tensors that an optimizer keeps per parameter, with their names, by id."""
+    held = [item for slots in optimizer.state.values() for item in slots.items()]
+    return {id(slot): (name, slot) for name, slot in held if isinstance(slot, Tensor)}
+
+
+def _begin_anew(
+    optimizer: Optimizer, before: dict[int, tuple[str, Tensor]], writes: "_Writes"
+) -> None:
     """Empty the momentum of SGD, which begins as the first gradient and not as zeros."""
-    if not isinstance(optimizer, SGD):
-        return
-    if any(group["momentum"] and group["dampening"] for group in optimizer.param_groups):
-        raise Refused("SGD with dampening treats its first step unlike all others; not rehearsed")
-    for slots in optimizer.state.values():
-        momentum = slots.get("momentum_buffer")
-        if momentum is not None:
-            momentum.zero_()
+    for each, (name, slot) in _slots(optimizer).items():
+        if each in before or writes.undid(slot):
+            continue
+        if not isinstance(optimizer, SGD) or name != "momentum_buffer":
+            kind = type(optimizer).__name__
+            raise Refused(f"{kind} takes {name} from its first step; not rehearsed")
+        if any(group["momentum"] and group["dampening"] for group in optimizer.param_groups):
+            raise Refused("SGD with dampening treats its first step unlike others; not rehearsed")
+        slot.zero_()
 
 
 @final
@@ -87,6 +102,10 @@ class _Writes(TorchDispatchMode):
         if isinstance(tensor, Tensor) and id(tensor) not in self._ids:
             self._ids.add(id(tensor))  # the list keeps the tensor, so no id comes back
             self._before.append((tensor, tensor.detach().clone()))
+
+    def undid(self, tensor: Tensor) -> bool:
+        """Return whether a tensor was written, and so put back."""
+        return id(tensor) in self._ids
 
     def undo(self) -> None:
         """Put everything back; the latest first, because views share memory."""

@@ -149,3 +149,100 @@ def test_the_report_counts_no_rehearsed_step():
     record = Record("interpret", rehearse=True)
     report = loops.run(fused_loop, record).report
     assert report.splitlines()[1].split()[-2:] == ["15", "0"], report
+
+
+def unfreezing_loop():
+    """The momentum of a part that joins later begins with a first gradient of its own."""
+    model = loops.torch_model()
+    model[0].requires_grad_(False)
+    loop = FitLoop(model, loops.loader(), callbacks=loops.torch_stack(model))
+
+    @loop.on(Event.BATCH_END)
+    def unfreeze(state):
+        if state.num_updates == 7:
+            model[0].requires_grad_(True)
+
+    return loop
+
+
+def test_momentum_of_weights_that_join_later_begins_anew():
+    eager = loops.run(unfreezing_loop, None)
+    rehearsed = loops.run(unfreezing_loop, Record("interpret", rehearse=True))
+    assert loops.same(eager, rehearsed)
+    assert rehearsed.replays == 15
+
+
+def test_momentum_that_does_not_begin_anew_shows(monkeypatch):
+    monkeypatch.setattr("fitkit.record.rehearsal._begin_anew", lambda *args: None)
+    eager = loops.run(unfreezing_loop, None)
+    rehearsed = loops.run(unfreezing_loop, Record("interpret", rehearse=True))
+    assert not loops.same(eager, rehearsed)
+
+
+class KeepsFirst(torch.optim.SGD):
+    """Keeps the first gradient, as optimizers may that begin with it."""
+
+    def step(self, closure=None):
+        for parameter in self.param_groups[0]["params"]:
+            self.state[parameter].setdefault("first", parameter.grad.clone())
+            parameter.data.sub_(self.state[parameter]["first"], alpha=0.01)
+
+
+def test_a_slot_made_of_the_first_gradient_is_refused():
+    model = loops.torch_model()
+    optimizer = KeepsFirst(model.parameters(), lr=0.1)
+    loop = FitLoop(model, loops.loader(), callbacks=loops.torch_stack(model, optimizer))
+    loop.attach(Record("interpret", rehearse=True))
+    with pytest.raises(Refused, match="KeepsFirst takes first from its first step"):
+        loop.fit(epochs=1)
+
+
+def test_an_attribute_made_of_the_first_loss_is_refused():
+    class Average(Callback):
+        mean = None
+
+        def on_loss_ready(self, state):
+            if self.mean is None:
+                self.mean = state.loss.detach().clone()
+            self.mean.mul_(0.9).add_(0.1 * state.loss.detach())
+            state.loss = state.loss / self.mean
+
+    model = loops.torch_model()
+    loop = FitLoop(model, loops.loader(), callbacks=loops.torch_stack(model))
+    loop.attach(Average(), Record("interpret", rehearse=True))
+    with pytest.raises(Refused, match="first step changes Python state: Average.mean"):
+        loop.fit(epochs=1)
+
+
+def in_turns(record):
+    """Weights after two loops with one optimizer that accumulates have trained in turns."""
+    keras.utils.set_random_seed(3)
+    keras.utils.clear_session()
+    model = loops.keras_model()
+    optimizer = keras.optimizers.Adam(1e-2, gradient_accumulation_steps=2)
+    both = []
+    for seed in (0, 1):
+        batches = TensorLoader(*loops.data(40, seed=seed), batch_size=8)  # five: an odd number
+        both.append(FitLoop(model, batches, callbacks=loops.keras_stack(model, optimizer)))
+        if record:
+            both[-1].attach(Record("inductor"))
+    for loop in both * 3:
+        loop.fit(epochs=1)
+    counts = [r.program.backend for loop in both for r in loop_programs(loop)]
+    return [v.value.detach().clone() for v in (*model.variables, *optimizer.variables)], counts
+
+
+def loop_programs(loop):
+    records = [each for each in loop.callbacks if isinstance(each, Record)]
+    found = [r for record in records for r in record.recordings.values()]
+    return [recording for recording in found if recording.program is not None]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_two_compiled_loops_with_one_accumulating_optimizer_are_equal_to_eager_ones():
+    eager, _ = in_turns(record=False)
+    compiled, backends = in_turns(record=True)
+    assert len(backends) >= 4  # both loops, both halves of a window
+    assert "inductor" in backends
+    assert all(torch.allclose(a, b, 1e-4, 1e-5) for a, b in zip(eager, compiled, strict=True))
