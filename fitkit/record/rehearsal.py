@@ -2,13 +2,17 @@
 
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, final
 
 import torch
 from torch import Tensor
 from torch.optim import SGD, Optimizer
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    _disable_current_modes,  # pyright: ignore[reportPrivateUsage]
+)
 
 from fitkit.loop.state import State
 from fitkit.record.generators import Generators
@@ -42,7 +46,7 @@ def rehearsal(state: State, optimizers: Iterable[Any], python: PythonState) -> G
     torchs = [each for each in optimizers if isinstance(each, Optimizer)]
     slots, attributes = [_slots(each) for each in torchs], python.snapshot()
     writes = _Writes()
-    with fields_kept(state):
+    with fields_kept(state), _built_for_good(optimizers):
         with writes:
             yield
         writes.undo()
@@ -53,6 +57,24 @@ def rehearsal(state: State, optimizers: Iterable[Any], python: PythonState) -> G
     generators.restore()
     if built := python.built(attributes):
         raise Refused(f"the first step changes Python state: {built}; not rehearsed")
+
+
+@contextmanager
+def _built_for_good(optimizers: Iterable[Any]) -> Generator[None]:
+    """Let what Keras's optimizers write while they are built stay: there their slots begin."""
+    unbuilt = [each for each in optimizers if not getattr(each, "built", True)]
+
+    def build_for_good(build: Any, *args: Any) -> None:
+        with _disable_current_modes():
+            build(*args)
+
+    for optimizer in unbuilt:
+        vars(optimizer)["build"] = partial(build_for_good, optimizer.build)
+    try:
+        yield
+    finally:
+        for optimizer in unbuilt:
+            del vars(optimizer)["build"]
 
 
 def _slots(optimizer: Optimizer) -> dict[int, tuple[str, Tensor]]:
@@ -66,9 +88,10 @@ def _begin_anew(
 ) -> None:
     """Empty the momentum of SGD, which begins as the first gradient and not as zeros."""
     for each, (name, slot) in _slots(optimizer).items():
-        if each in before or writes.undid(slot):
+        momentum = isinstance(optimizer, SGD) and name == "momentum_buffer"
+        if each in before or (writes.undid(slot) and not momentum):
             continue
-        if not isinstance(optimizer, SGD) or name != "momentum_buffer":
+        if not momentum:
             kind = type(optimizer).__name__
             raise Refused(f"{kind} takes {name} from its first step; not rehearsed")
         if any(group["momentum"] and group["dampening"] for group in optimizer.param_groups):

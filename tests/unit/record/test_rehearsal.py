@@ -39,7 +39,21 @@ def logging_loop():
     return loop
 
 
-MAKERS = [keras_loop, torch_loop(), torch_loop(weight_decay=0.01), fused_loop, logging_loop]
+def schedule_free_loop():
+    model = loops.keras_model()
+    optimizer = keras.optimizers.ScheduleFreeAdamW(0.01)  # a slot begins as a copy of the weights
+    return FitLoop(model, loops.loader(), callbacks=loops.keras_stack(model, optimizer))
+
+
+MAKERS = [
+    torch_loop(fused=True),
+    schedule_free_loop,
+    keras_loop,
+    torch_loop(),
+    torch_loop(weight_decay=0.01),
+    fused_loop,
+    logging_loop,
+]
 
 
 @pytest.mark.parametrize("make", MAKERS)
