@@ -9,8 +9,8 @@ __all__ = ["EQUAL", "NAMES", "OUTCOMES", "PAIRS", "REFUSED", "ROUNDED", "combine
 
 EQUAL, ROUNDED, REFUSED = "=", "~", "no"
 NAMES = (
-    *("Accumulate", "MixedPrecision", "ClipGradNorm", "ClipGradValue", "EMA", "EarlyStopping"),
-    *("Freeze", "KerasCallbacks", "LRSchedule", "Limits", "Seed"),
+    *("Accumulate", "MixedPrecision", "NaNGuard", "ClipGradNorm", "ClipGradValue", "EMA"),
+    *("EarlyStopping", "Freeze", "KerasCallbacks", "LRSchedule", "Limits", "Seed"),
 )
 PAIRS = list(combinations_with_replacement(NAMES, 2))
 _TWICE = {
@@ -20,6 +20,7 @@ _TWICE = {
     "Freeze": "the same weight in both: one would thaw what the other one freezes",
     "LRSchedule": "the same number in both: each would undo what the other one sets",
     "Limits": "one takes all limits",
+    "NaNGuard": "one looks at all there is",
     "Seed": "one seeds everything",
 }
 OUTCOMES = dict.fromkeys(PAIRS, EQUAL)

@@ -13,6 +13,7 @@ from fitkit.errors import (
     ConfigError,
     DataError,
     DeviceError,
+    NonFiniteError,
 )
 from fitkit.loop import Callback, Event, FitLoop, History, Phase, Stack, State, Turn
 from fitkit.passes import CompiledMetrics, CompiledRun, Metrics, TrainMode, Validate
@@ -46,6 +47,7 @@ from fitkit.tune import (
     LRFinder,
     LRSchedule,
     MixedPrecision,
+    NaNGuard,
     OneCycle,
     Plateau,
     Seed,
@@ -109,6 +111,8 @@ __all__ = [
     "Limits",
     "Metrics",
     "MixedPrecision",
+    "NaNGuard",
+    "NonFiniteError",
     "OneCycle",
     "Phase",
     "Plateau",

@@ -28,6 +28,10 @@ class DeviceError(RuntimeError):
     """A device that does not exist, or tensors that lie on different devices."""
 
 
+class NonFiniteError(FloatingPointError):
+    """A loss or a gradient that is infinite or no number."""
+
+
 class UnsetError(AttributeError):
     """A state field that was read before the event that writes it."""
 

@@ -72,6 +72,7 @@ class Checkpoint(Callback):
     """
 
     phases = TRAIN_ONLY
+    after = ("NaNGuard",)  # it looks before anything is saved
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from fitkit.tune.lr_curve import LRCurve
 from fitkit.tune.lr_finder import LRFinder
 from fitkit.tune.lr_schedule import LRSchedule
 from fitkit.tune.mixed_precision import MixedPrecision
+from fitkit.tune.nan_guard import NaNGuard
 from fitkit.tune.plateau import Plateau
 from fitkit.tune.schedules import Cosine, OneCycle, Warmup, WarmupStableDecay
 from fitkit.tune.seed import Seed
@@ -30,6 +31,7 @@ __all__ = [
     "LRSchedule",
     "Limits",
     "MixedPrecision",
+    "NaNGuard",
     "OneCycle",
     "Plateau",
     "Seed",

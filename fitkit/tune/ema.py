@@ -60,6 +60,7 @@ class EMA(Callback):
         ```
     """
 
+    follows_weights = True  # NaNGuard brings the averages back with the weights
     instead_of_two = "Attach one EMA; another decay needs another run."
 
     def __init__(self, decay: float = 0.999, *, warmup: bool = True) -> None:

@@ -15,6 +15,7 @@ from fitkit import (
     Limits,
     LRSchedule,
     MixedPrecision,
+    NaNGuard,
     Record,
     Seed,
     TensorLoader,
@@ -26,6 +27,7 @@ NUM_EPOCHS, NORM, VALUE, DECAY, LIMIT = 3, 0.5, 0.05, 0.9, 4
 MAKERS = {
     "Accumulate": lambda: Accumulate(2),
     "MixedPrecision": lambda: MixedPrecision("bf16"),
+    "NaNGuard": lambda: NaNGuard("skip"),
     "ClipGradNorm": lambda: ClipGradNorm(NORM),
     "ClipGradValue": lambda: ClipGradValue(VALUE),
     "EMA": lambda: EMA(DECAY, warmup=False),

@@ -39,7 +39,8 @@ def test_the_pair(pair):
         assert loop.history["val_loss"] == pytest.approx(val_losses, rel=1e-4)
 
 
-@pytest.mark.parametrize("name", MAKERS)
+# NaNGuard waits for a loss that is no number; see tests/unit/tune/test_nan_guard.py.
+@pytest.mark.parametrize("name", [name for name in MAKERS if name != "NaNGuard"])
 def test_each_of_them_makes_a_difference(name):
     """Else a pair would be equal by doing nothing."""
     loop, changed = trained((name,))

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "tune": LEAF,
     "watch": LEAF,
     "checkpoint": LEAF,
-    "testing": LEAF,
+    "testing": {"stacks", *LEAF},
     "gan": {"step", *LEAF},
 }
 IMPORTS_ALL = {"fitkit/__init__.py", "fitkit/stacks.py", "fitkit/compiled.py"}

@@ -1,0 +1,88 @@
+"""What a device knows of updates that were not finite, until the host asks."""
+
+from typing import Any, NamedTuple, cast, final
+
+import torch
+from torch import Tensor
+
+__all__ = ["Found", "NaNFlags"]
+
+
+class Found(NamedTuple):
+    """What was found since the last look.
+
+    Attributes:
+        num_bad: Updates that were not finite.
+        in_a_row: How many of them came last, without a finite one behind.
+        update: The first of them, counted from 0.
+        place: Which gradient was the first that is not finite; -1 if all were finite.
+        parts: The loss, and its parts by name, of that update.
+    """
+
+    num_bad: int
+    in_a_row: int
+    update: int
+    place: int
+    parts: dict[str, float]
+
+
+@final
+class NaNFlags:
+    """Tensors on the device, written in place; a recorded step writes them as well.
+
+    Attributes:
+        has_loss: bool (); whether the loss of the latest batch is finite.
+        bad: bool (); whether the latest update was not finite.
+        any_bad: bool (); whether one was since the last look.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.bad, self.any_bad = (torch.zeros((), dtype=torch.bool, device=device) for _ in "ab")
+        self.has_loss = torch.ones((), dtype=torch.bool, device=device)
+        self._numbers = torch.zeros(4, dtype=torch.int64, device=device)
+        self._update = torch.zeros((), dtype=torch.int64, device=device)
+        self._parts: dict[str, Tensor] = {}
+
+    def begin(self, update: int) -> None:
+        """Say on the host which update comes next. Syncs: never."""
+        self._update.fill_(update)
+
+    def note(self, parts: dict[str, Tensor], sums: Tensor) -> None:
+        """Look at an update. Syncs: never.
+
+        Args:
+            parts: The loss and its parts, shape () each.
+            sums: Of each gradient, shape (gradients,).
+        """
+        odd = ~sums.isfinite()
+        finite = torch.stack([part.isfinite() for part in parts.values()]).all() & ~odd.any()
+        self.bad.copy_(~finite)
+        first = self.bad & ~self.any_bad
+        place = torch.where(odd.any(), odd.to(torch.uint8).argmax(), -1)
+        count, row, update, old_place = self._numbers.unbind()
+        self._numbers.copy_(
+            torch.stack(
+                [
+                    count + self.bad,
+                    torch.where(self.bad, row + 1, 0),
+                    torch.where(first, self._update, update),
+                    torch.where(first, place, old_place),
+                ]
+            )
+        )
+        for name, part in parts.items():
+            if name not in self._parts:
+                self._parts[name] = torch.zeros_like(part, dtype=torch.float32)
+            self._parts[name].copy_(torch.where(first, part.float(), self._parts[name]))
+        self.any_bad.logical_or_(self.bad)
+
+    def look(self) -> Found | None:
+        """Return what was found since the last look, None if all was finite. Syncs: once."""
+        numbers: list[int] = cast(Any, self._numbers).tolist()  # sync: when it is time to look
+        if numbers[0] == 0:
+            return None
+        parts = {name: float(part) for name, part in self._parts.items()}  # sync: only where bad
+        self.any_bad.zero_()
+        self._numbers[0].zero_()
+        num_bad, in_a_row, update, place = numbers
+        return Found(num_bad, in_a_row, update, place, parts)

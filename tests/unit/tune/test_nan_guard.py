@@ -1,0 +1,190 @@
+"""A batch that is no number: what is raised, taken back, brought back; and what it all costs."""
+
+import keras
+import pytest
+import torch
+from torch import nn
+
+from fitkit import (
+    EMA,
+    Checkpoint,
+    ConfigError,
+    Event,
+    FitLoop,
+    NaNGuard,
+    NonFiniteError,
+    Record,
+    TensorLoader,
+    supervised,
+)
+from fitkit.testing import assert_no_sync
+
+BAD, NUM_BATCHES = 2, 6
+KINDS = ("torch", "keras")
+
+
+def rows(bad=(BAD,)):
+    x = torch.randn(NUM_BATCHES * 4, 4, generator=torch.Generator().manual_seed(0))
+    y = x.sum(1, keepdim=True)
+    for batch in bad:
+        x[batch * 4 + 1, 2] = torch.nan
+    return x, y
+
+
+def model_of(kind):
+    keras.utils.set_random_seed(0)
+    if kind == "torch":
+        return nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    dense, norm = keras.layers.Dense, keras.layers.BatchNormalization
+    return keras.Sequential([keras.Input((4,)), dense(4), norm(), dense(1)])
+
+
+def loop_of(kind, *callbacks, bad=(BAD,), run_dir=None, skip=()):
+    x, y = rows(bad)
+    kept = [i for i in range(len(x)) if i // 4 not in skip]
+    model = model_of(kind)
+    loss, optimizer = "mse", "adam"
+    if kind == "torch":
+        loss, optimizer = nn.MSELoss(), torch.optim.Adam(model.parameters(), lr=0.01, fused=True)
+    stack = supervised(
+        loss=keras.losses.MeanSquaredError() if kind == "keras" else loss, optimizer=optimizer
+    )
+    loader = TensorLoader(x[kept], y[kept], batch_size=4)
+    return FitLoop(model, loader, callbacks=[*stack, *callbacks], run_dir=run_dir)
+
+
+def tensors(loop):
+    return [t.detach().clone() for t in (*loop.model.parameters(), *loop.model.buffers())]
+
+
+def after(kind, updates):
+    """The weights after so many good updates."""
+    loop = loop_of(kind, bad=())
+    loop.fit(max_steps=updates)
+    return tensors(loop)
+
+
+def same(one, other):
+    return len(one) == len(other) and all(
+        torch.equal(a, b) for a, b in zip(one, other, strict=True) if a.is_floating_point()
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_a_cpu_it_raises_before_the_update(kind):
+    loop = loop_of(kind, NaNGuard())
+    with pytest.raises(NonFiniteError) as caught:
+        loop.fit(epochs=2)
+    first, *_, last = str(caught.value).splitlines()
+    bad = "0.weight" if kind == "torch" else "kernel"
+    assert first.startswith(f"loss nan in update {BAD}, first bad gradient: ")
+    assert bad in first
+    assert len(first) <= 120
+    assert "not finite: batch[0] 1." in str(caught.value)
+    assert "loss nan" in str(caught.value)
+    assert last.endswith('NaNGuard("skip").')
+    assert same(tensors(loop), after(kind, BAD))
+
+
+def test_without_it_the_weights_are_lost():
+    loop = loop_of("torch")
+    loop.fit(epochs=1)
+    assert loop.model[0].weight.isnan().all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_recorded_it_raises_later_with_the_weights_of_before(kind):
+    loop = loop_of(kind, NaNGuard(every=2), Record("interpret"), bad=(4,))
+    with pytest.raises(NonFiniteError, match="loss nan in update 4"):
+        loop.fit(epochs=2)
+    assert loop.state.num_updates == 6
+    assert same(tensors(loop), after(kind, 4))
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bad", [(BAD,), (0,), (1, 2, 5)])
+def test_a_skipped_update_has_not_been(kind, recorded, bad):
+    guard = NaNGuard("skip")
+    recording = [Record("interpret")] if recorded else []
+    loop = loop_of(kind, guard, *recording, bad=bad)
+    with pytest.warns(UserWarning, match=f"NaNGuard skipped {len(bad)} updates: loss nan"):
+        loop.fit(epochs=1)
+    expected = loop_of(kind, NaNGuard("skip"), bad=(), skip=bad)
+    expected.fit(epochs=1)
+    assert same(tensors(loop), tensors(expected))
+    assert guard.num_skipped == len(bad)
+    assert loop.state.num_updates == NUM_BATCHES
+
+
+def test_too_many_in_a_row_end_the_run():
+    loop = loop_of("torch", NaNGuard("skip", limit=3), bad=(1, 2, 3, 4, 5))
+    with pytest.raises(NonFiniteError, match="in update 1"):
+        loop.fit(epochs=1)
+    apart = loop_of("torch", NaNGuard("skip", limit=3), bad=(1, 2, 4, 5))
+    with pytest.warns(UserWarning, match="skipped 4"):
+        apart.fit(epochs=1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_goes_back_to_the_newest_checkpoint(kind, tmp_path):
+    guard = NaNGuard("rollback", every=2)
+    loop = loop_of(kind, EMA(0.5), guard, Checkpoint(every=2), bad=(3,), run_dir=tmp_path)
+    kept = []
+
+    @loop.on(Event.BATCH_END)
+    def keep(state):
+        kept.append([*tensors(loop), *map(float, [guard.num_rollbacks])])
+
+    with pytest.warns(UserWarning, match="went back to step-00000002.*update 3"):
+        loop.fit(max_steps=4)
+    assert guard.num_rollbacks == 1
+    assert kept[3][-1] == 1.0
+    assert same(kept[3][:-1], after(kind, 2))
+    assert same(tensors(loop), after(kind, 2))
+
+
+def test_nothing_that_is_no_number_is_saved(tmp_path):
+    loop = loop_of("torch", NaNGuard("rollback", every=100), Checkpoint(every=2), run_dir=tmp_path)
+    with pytest.warns(UserWarning, match="went back"):
+        loop.fit(epochs=1)
+    assert all(t.isfinite().all() for t in tensors(loop))
+
+
+def test_there_is_nothing_to_go_back_to(tmp_path):
+    with pytest.raises(ConfigError, match="nothing to go back to"):
+        loop_of("torch", NaNGuard("rollback")).fit(epochs=1)
+    loop = loop_of("torch", NaNGuard("rollback"), Checkpoint(every=9), bad=(0,), run_dir=tmp_path)
+    with pytest.raises(NonFiniteError, match="no checkpoint"):
+        loop.fit(epochs=1)
+
+
+@pytest.mark.parametrize("mode", ["skip", "rollback"])
+def test_steps_read_nothing(mode, tmp_path):
+    guard = NaNGuard(mode, every=1000)
+    behind = [Checkpoint(every=1000)] if mode == "rollback" else []
+    loop = loop_of("torch", guard, *behind, bad=(), run_dir=tmp_path)
+    loop.fit(epochs=1)  # the first update of an optimizer makes its slots
+    assert_no_sync(loop, of=guard)
+    reading = NaNGuard()
+    with pytest.raises(AssertionError, match="NaNGuard.on_grads_ready"):
+        assert_no_sync(loop_of("torch", reading, bad=()), of=reading)
+
+
+@pytest.mark.parametrize("mode", ["raise", "skip"])
+def test_a_good_run_is_the_run_without_it(mode):
+    assert same(tensors(trained(NaNGuard(mode))), tensors(trained()))
+
+
+def trained(*callbacks):
+    loop = loop_of("torch", *callbacks, bad=())
+    loop.fit(epochs=2)
+    return loop
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"mode": "stop"}, {"every": 0}, {"limit": 1.5}, {"every": True}]
+)
+def test_arguments_out_of_range(arguments):
+    with pytest.raises(ConfigError, match=str(next(iter(arguments.values())))):
+        NaNGuard(**arguments)
