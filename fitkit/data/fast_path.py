@@ -81,7 +81,10 @@ class _Begun:
 
 
 def _select(
-    rows: TensorDataset, arrays: list[torch.Tensor], ids: tuple[int, ...], indices: list[Any]
+    rows: TensorDataset,
+    arrays: list[torch.Tensor],
+    ids: tuple[tuple[str, int], ...],
+    indices: list[Any],
 ) -> Gather | list[torch.Tensor]:
     if type(indices) is not list:
         indices = list(indices)  # a batch sampler may yield iterators, too

@@ -19,12 +19,12 @@ class Gather:
     Attributes:
         arrays: tensors `(num_samples, ...)` in the structure of the batch, on one device.
         index: int64 `(batch,)`, on the device of the arrays.
-        ids: The ids of the arrays; a loader that gathers from the same ones makes them only once.
+        ids: Place and id of each array; a loader that gathers from the same ones finds them once.
     """
 
     arrays: Structure
     index: Tensor
-    ids: tuple[int, ...] = ()
+    ids: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         """Find the ids that were not given."""
@@ -46,6 +46,6 @@ class Gather:
         return self.index.device
 
 
-def ids_of(arrays: Structure | list[Any]) -> tuple[int, ...]:
-    """Give the ids of the tensors in a structure."""
-    return tuple([id(array) for _, array in leaves(arrays)])
+def ids_of(arrays: Structure | list[Any]) -> tuple[tuple[str, int], ...]:
+    """Give the place and the id of each tensor in a structure."""
+    return tuple([(place, id(array)) for place, array in leaves(arrays)])
