@@ -72,8 +72,7 @@ def _settings(device: str) -> Hashable:
     keras = sys.modules.get("keras")
     return (
         torch.are_deterministic_algorithms_enabled(),
-        torch.is_autocast_enabled(device),
-        torch.get_autocast_dtype(device),
+        torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
         torch.get_default_dtype(),
         torch.get_float32_matmul_precision(),
         tuple(chain.from_iterable(_HOOKS)),
