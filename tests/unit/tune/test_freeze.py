@@ -29,7 +29,7 @@ FIRST = {"torch": "0", "keras": "first"}
         ({"start": "1 epoch"}, lambda k: k >= 5),
         ({"start": 3, "until": "2 epochs"}, lambda k: 3 <= k < 10),
     ],
-    ids=str,
+    ids=["until an epoch", "until an update", "from an epoch", "between"],
 )
 def test_it_is_the_training_without_those_gradients(kind, mode, options, is_frozen):
     loop = loop_of(kind, Freeze(FIRST[kind], **options), mode=mode)
