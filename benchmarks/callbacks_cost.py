@@ -112,6 +112,7 @@ REGISTRY: dict[str, Entry] = {
     "LRSchedule": Entry(lambda: [fitkit.LRSchedule(fitkit.Cosine(1e-3, steps=10**6))]),
     "Limits": Entry(lambda: [fitkit.Limits(max_steps=10**9)]),
     "Predictions": Entry(lambda: [fitkit.Predictions(("train",), max_samples=3200)]),
+    "NaNGuard": Entry(lambda: [fitkit.NaNGuard()]),
     "Seed": Entry(lambda: [fitkit.Seed(1)]),
     # watch
     "EventTrace": Entry(lambda: [fitkit.EventTrace()]),

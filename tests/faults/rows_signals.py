@@ -25,6 +25,7 @@ def forked(body):
         code = 1
         try:
             os.setpgid(0, 0)
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a test runner may ignore it
             body()
             code = 0
         except SystemExit as ending:
