@@ -86,14 +86,36 @@ def audit(
             return Audited(f"only the eager step writes a tensor of shape {tuple(other.shape)}")
     pairs = _state_pairs(program, state, after_replay, before) + _result_pairs(replayed, results())
     exact = program.backend == "interpret"
-    for name, *values in pairs:
-        if _differ(name, *values, exact=exact):
-            return Audited(name)
+    differing = [name for name, *values in pairs if _differ(name, *values, exact=exact)]
+    few = len(differing) <= len(pairs) // 2
+    if differing and (exact or not few or not _is_rounding(program, inputs, before, generators)):
+        return Audited(differing[0])
     if not keeps_replay:
         return Audited(None)
     _put(state, after_replay)
     program.gradients.leave()
     return Audited(None, replayed)
+
+
+def _is_rounding(
+    program: Program, inputs: Sequence[Tensor], before: Sequence[Tensor], generators: Generators
+) -> bool:
+    """Return whether the very operations of the program, not compiled, equal the eager step.
+
+    Then a compiled result that is far off is rounding that something has blown up: the gradient of
+    a bias before a batch normalization is zero but for rounding, and Adam divides by its size.
+    """
+    state, shown = written_state(program.step), program.gradients.shown()
+    compared = [i for i, tensor in enumerate(state) if id(tensor) not in shown]
+    eager = _kept(state)
+    gradients = program.gradients.found()
+    _put(state, before)
+    generators.restore()
+    Program(program.step, gradients=program.gradients)(inputs)
+    same = all(torch.equal(state[i].detach().cpu(), eager[i]) for i in compared)  # sync: as above
+    _put(state, eager)
+    program.gradients.put_back(gradients)
+    return same
 
 
 def _kept(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -69,6 +69,15 @@ class Gradients:
             parameter.grad = grad
         self._saved = []
 
+    def found(self) -> list[Tensor | None]:
+        """Return the gradients that the parameters have now."""
+        return [parameter.grad for parameter in self._parameters]
+
+    def put_back(self, gradients: Sequence[Tensor | None]) -> None:
+        """Give the parameters the gradients they had at `found`."""
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient
+
     def shown(self) -> dict[int, Tensor | None]:
         """Return the gradients of the parameters, by the id of the buffer that stands for each."""
         if self._buffers is None:
