@@ -19,7 +19,8 @@ class Climb(Callback):
         self.weights, self.rho = list(model.parameters()), rho
         self.steps = [torch.zeros_like(weight) for weight in self.weights]
 
-    def on_apply(self, state):  # noqa: D102
+    def on_apply(self, state):
+        """Climb, and remember the step."""
         norm = torch.stack([weight.grad.norm() for weight in self.weights]).norm()
         for weight, step in zip(self.weights, self.steps, strict=True):
             step.copy_(weight.grad * (self.rho / norm))
@@ -32,7 +33,8 @@ class GoBack(Callback):
     def __init__(self, climb):
         self.climb = climb
 
-    def on_grads_ready(self, state):  # noqa: D102
+    def on_grads_ready(self, state):
+        """Go back, with the gradients found up there."""
         for weight, step in zip(self.climb.weights, self.climb.steps, strict=True):
             weight.sub_(step)
 
@@ -44,8 +46,7 @@ model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.L
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 loop = FitLoop(model, train, TensorLoader(x[held_out], y[held_out]))
 loop.attach(supervised(loss=torch.nn.CrossEntropyLoss(), optimizer=optimizer), Record("interpret"))
-climb = Climb(model)
-loop.attach(Turn("climb", [climb]), Turn("descend", [GoBack(climb)]))
+loop.attach(Turn("climb", [climb := Climb(model)]), Turn("descend", [GoBack(climb)]))
 
 
 @loop.on(Event.UPDATE_METRICS, phases=[Phase.VAL])

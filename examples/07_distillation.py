@@ -19,7 +19,8 @@ class Distill(Callback):
     def __init__(self, teacher, temperature=3.0, share=0.7):
         self.teacher, self.temperature, self.share = teacher.eval(), temperature, share
 
-    def on_loss(self, state):  # noqa: D102
+    def on_loss(self, state):
+        """Ask the teacher, and publish both losses beside their sum."""
         with torch.no_grad():
             taught = self.teacher(state.inputs)
         soft = [log_softmax(o / self.temperature, dim=1) for o in (state.outputs, taught)]
