@@ -80,7 +80,7 @@ def _flushed_denormals() -> Generator[None]:
     """Let the processor take numbers below 1e-38 for zero, in this thread.
 
     The moments of weights that no longer get gradients decay to such numbers, on which a processor
-    takes ten times as long: the guide's MLP on digits then needs 2.5 times the time per step.
+    is slow.
     """
     if _tiny * 1.0 == 0.0:  # it does already
         yield
