@@ -1,5 +1,6 @@
 """What Python reads of tensors: on a device, each such read waits for it."""
 
+import traceback
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
@@ -25,8 +26,8 @@ class Reads:
 
     Attributes:
         armed: Whether reads are counted.
-        by: Their number, by who asks and how.
-        who: Who asks now.
+        by: Their number, by hook, the function that asks, and how it asks.
+        who: Whose hook runs now; "" if that does not matter.
     """
 
     def __init__(self) -> None:
@@ -35,9 +36,10 @@ class Reads:
         self.by: Counter[str] = Counter()
 
     def note(self, how: str) -> None:
-        """Count a read."""
+        """Count a read of whoever called the caller."""
         if self.armed:
-            self.by[f"{self.who}: {how}"] += 1
+            asking = traceback.extract_stack(limit=3)[0].name
+            self.by[f"{self.who}: {asking} {how}".removeprefix(": ")] += 1
 
     @contextmanager
     def armed_for(self, who: str) -> Generator[None]:

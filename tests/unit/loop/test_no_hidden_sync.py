@@ -5,9 +5,6 @@ is a number, that depends on the data (`torch.unique`, `aten._local_scalar_dense
 """
 
 import re
-import traceback
-from collections import Counter
-from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -15,42 +12,12 @@ import pytest
 import torch
 import torchmetrics
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fitkit import Callback, FitLoop, TensorLoader, supervised
+from fitkit.testing.reads import counted_reads
 
-READS = [
-    *("item", "tolist", "numpy", "cpu", "nonzero", "is_nonzero"),
-    *("__float__", "__int__", "__bool__", "__index__", "__array__", "__complex__"),
-]
 X, Y = torch.randn(64, 4), torch.randint(0, 3, (64,))
 ROOT = Path(__file__).parents[3]
-
-
-class Reads:
-    """Counts, by who asks, what Python reads of tensors while it is armed."""
-
-    def __init__(self):
-        self.armed = False
-        self.by = Counter()
-
-    def note(self, name):
-        if self.armed:
-            asking = traceback.extract_stack()[-3]
-            self.by[f"{asking.name} {name}"] += 1
-
-    def rewrap(self, name):
-        original = getattr(torch.Tensor, name)
-
-        def read(tensor, *arguments, **keywords):
-            self.note(name)
-            armed, self.armed = self.armed, False  # float() of a tensor asks item(): one read
-            try:
-                return original(tensor, *arguments, **keywords)
-            finally:
-                self.armed = armed
-
-        return read
 
 
 class Arm(Callback):
@@ -72,29 +39,6 @@ class Disarm(Arm):
         self.reads.armed = False
 
 
-class Operators(TorchDispatchMode):
-    """Counts operators that wait for the data."""
-
-    def __init__(self, reads):
-        super().__init__()
-        self.reads = reads
-
-    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
-        if {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(op.tags):
-            self.reads.note(str(op))
-        return op(*args, **(kwargs or {}))
-
-
-@contextmanager
-def counted(monkeypatch):
-    reads = Reads()
-    with monkeypatch.context() as patch:
-        for name in READS:
-            patch.setattr(torch.Tensor, name, reads.rewrap(name))
-        with Operators(reads):
-            yield reads
-
-
 def torch_stack(model, optimizer, **arguments):
     return supervised(loss=nn.CrossEntropyLoss(), optimizer=optimizer(model), **arguments)
 
@@ -107,9 +51,9 @@ def keras_model():
     return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
 
 
-def reads_of(monkeypatch, model, callbacks, *extra, targets=Y):
+def reads_of(model, callbacks, *extra, targets=Y):
     """Train two epochs with the counter armed from the first hook of a batch to the last."""
-    with counted(monkeypatch) as reads:
+    with counted_reads() as reads:
         loop = FitLoop(model, TensorLoader(X, targets, batch_size=8, shuffle=True))
         loop.attach(Arm(reads), *callbacks, *extra, Disarm(reads)).fit(epochs=2)
         return reads
@@ -124,24 +68,24 @@ def fused_adam(model):
 
 
 @pytest.mark.parametrize("optimizer", [sgd, fused_adam])
-def test_a_step_of_a_torch_module_reads_nothing(monkeypatch, optimizer):
+def test_a_step_of_a_torch_module_reads_nothing(optimizer):
     model = torch_model()
-    reads = reads_of(monkeypatch, model, torch_stack(model, optimizer))
+    reads = reads_of(model, torch_stack(model, optimizer))
     assert reads.by == {}
 
 
-def test_the_metrics_of_keras_read_nothing(monkeypatch):
+def test_the_metrics_of_keras_read_nothing():
     model = torch_model()
     metrics = [keras.metrics.SparseCategoricalAccuracy()]
-    reads = reads_of(monkeypatch, model, torch_stack(model, sgd, metrics=metrics))
+    reads = reads_of(model, torch_stack(model, sgd, metrics=metrics))
     assert reads.by == {}
 
 
-def test_a_step_of_a_keras_model_reads_nothing(monkeypatch):
+def test_a_step_of_a_keras_model_reads_nothing():
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     metrics = [keras.metrics.SparseCategoricalAccuracy()]
     stack = supervised(loss=loss, optimizer="adam", metrics=metrics)
-    reads = reads_of(monkeypatch, keras_model(), stack)
+    reads = reads_of(keras_model(), stack)
     assert reads.by == {}
 
 
@@ -157,13 +101,13 @@ def test_a_step_of_a_keras_model_reads_nothing(monkeypatch):
         lambda t: t.tolist(),
     ],
 )
-def test_a_callback_that_reads_is_counted(monkeypatch, peek):
+def test_a_callback_that_reads_is_counted(peek):
     class Peeks(Callback):
         def on_loss_ready(self, state):
             peek(state.loss.detach())
 
     model = torch_model()
-    reads = reads_of(monkeypatch, model, torch_stack(model, sgd), Peeks())
+    reads = reads_of(model, torch_stack(model, sgd), Peeks())
     assert sum(reads.by.values()) == 14  # two passes of 8 batches, without their first
     assert all("<lambda>" in name for name in reads.by)
 
@@ -269,12 +213,12 @@ MEASURED_STEPS = 14  # two passes of 8 batches, without the first of each
 
 
 @pytest.mark.parametrize("what", MEASURED)
-def test_the_table_of_reads_in_the_docs(monkeypatch, what):
+def test_the_table_of_reads_in_the_docs(what):
     (reads, which) = next(v for name, v in docs_rows().items() if name.startswith(what))
     per_step = int(reads.split()[0]) * (PARAMETERS if "per parameter" in reads else 1)
     targets = (Y > 0).float() if "two classes" in what else Y
     for model, stack in MEASURED[what]():
-        found = reads_of(monkeypatch, model, stack, targets=targets)
+        found = reads_of(model, stack, targets=targets)
         assert sorted(found.by) == sorted(which)
         assert found.by.total() == per_step * MEASURED_STEPS
 
