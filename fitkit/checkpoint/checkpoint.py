@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
 
 from fitkit.checkpoint.lock import FolderLock
-from fitkit.checkpoint.policy import Mode, mode_of, to_delete
+from fitkit.checkpoint.policy import to_delete
 from fitkit.checkpoint.writer import BackgroundWriter, Copier
 from fitkit.errors import CheckpointWriteError, ConfigError, brief
+from fitkit.loop.better import Mode, mode_of
 from fitkit.loop.callback import TRAIN_ONLY, Callback
 from fitkit.loop.events import Event
 from fitkit.loop.interval import Interval, positive_int
@@ -98,7 +99,7 @@ class Checkpoint(Callback):
                 'Name the value: monitor="val_loss".'
             )
         self._monitor = monitor
-        self._mode: Mode = mode_of(monitor, mode) if monitor else "min"
+        self._mode: Mode = "min" if monitor is None else mode_of("Checkpoint", monitor, mode)
         self._warns = on_error == "warn"
         self._writer = BackgroundWriter() if async_ else None
         self._copier = Copier()

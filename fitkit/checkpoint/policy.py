@@ -1,40 +1,12 @@
-"""Which checkpoints to keep, and which way a metric is better."""
+"""Which checkpoints to keep."""
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
-from fitkit.errors import ConfigError, brief
+from fitkit.loop.better import Mode
 
-__all__ = ["Mode", "mode_of", "to_delete"]
-
-Mode = Literal["min", "max"]
-
-_LOW = ("loss", "error", "mae", "mse", "rmse", "mape", "perplexity", "divergence")
-_HIGH = ("accuracy", "acc", "auc", "precision", "recall", "f1", "iou", "score", "dice", "top")
-
-
-def mode_of(monitor: str, mode: object) -> Mode:
-    """Return which way `monitor` is better: as said, or as its name tells.
-
-    Raises:
-        ConfigError: If `mode` is neither "min" nor "max", or the name does not tell.
-    """
-    if mode in ("min", "max"):
-        return mode
-    if mode is not None:
-        raise ConfigError(
-            f'mode={brief(mode)} for the monitor \'{monitor}\', expected "min" or "max"\n'
-            'Say which is better: mode="min" for a loss, mode="max" for an accuracy.'
-        )
-    name = monitor.lower()
-    low, high = any(part in name for part in _LOW), any(part in name for part in _HIGH)
-    if low == high:
-        raise ConfigError(
-            f"monitor='{monitor}': the name does not tell whether less or more is better\n"
-            'Say it: mode="min" or mode="max".'
-        )
-    return "min" if low else "max"
+__all__ = ["to_delete"]
 
 
 def to_delete(

@@ -2,10 +2,10 @@
 
 import difflib
 import math
-import re
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from fitkit.errors import ConfigError, brief
+from fitkit.loop.better import Mode, mode_of
 from fitkit.loop.callback import listens_to
 from fitkit.loop.events import Event, Phase
 from fitkit.loop.state import State
@@ -13,12 +13,7 @@ from fitkit.loop.state import State
 if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop
 
-__all__ = ["Mode", "Monitor", "not_negative"]
-
-Mode = Literal["min", "max"]
-
-_LOWER = {"loss", "error", "crossentropy", "mae", "mse", "rmse", "mape", "msle", "perplexity"}
-_HIGHER = {"accuracy", "acc", "auc", "f1", "precision", "recall", "iou", "dice", "r2", "auroc"}
+__all__ = ["Monitor", "not_negative"]
 
 
 class Monitor:
@@ -42,7 +37,7 @@ class Monitor:
 
     def __init__(self, owner: str, name: str, *, mode: Mode | None, min_delta: float) -> None:
         self.name = name
-        self.mode = _checked_mode(owner, name, mode)
+        self.mode = mode_of(owner, name, mode)
         self.min_delta = not_negative(owner, "min_delta", min_delta)
         self.num_epochs = 1
         self._owner = owner
@@ -125,25 +120,4 @@ def not_negative(owner: str, argument: str, value: Any) -> float:
     raise ConfigError(
         f"{owner}({argument}={brief(value)}) got a {type(value).__name__}, expected a number >= 0\n"
         f"Give a finite number, for example {argument}=0.001."
-    )
-
-
-def _checked_mode(owner: str, name: Any, mode: Any) -> Mode:
-    if not isinstance(name, str) or not name:
-        raise ConfigError(
-            f"{owner} got {brief(name)} to monitor, expected the name of a logged value\n"
-            'Name it, for example "val_loss".'
-        )
-    if mode == "min" or mode == "max":
-        return mode
-    words = set(re.split(r"[^a-z0-9]+", name.lower()))
-    kinds: list[tuple[Mode, set[str]]] = [("min", _LOWER), ("max", _HIGHER)]
-    found: list[Mode] = [kind for kind, known in kinds if words & known]
-    if mode is None and len(found) == 1:
-        return found[0]
-    what = f"monitors '{name}' with mode={brief(mode)}, expected 'min' or 'max'"
-    if mode is None:
-        what = f"monitors '{name}'; its name does not say which is better, 'min' or 'max'"
-    raise ConfigError(
-        f'{owner} {what}\nSay mode="min" if lower is better, mode="max" if higher is.'
     )

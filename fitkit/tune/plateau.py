@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from typing import Any, final
 
 from fitkit.errors import ConfigError, brief
+from fitkit.loop.better import Mode
 from fitkit.loop.interval import positive_int
-from fitkit.tune.monitor import Mode, Monitor, not_negative
+from fitkit.tune.monitor import Monitor, not_negative
 
 __all__ = ["Plateau"]
 

@@ -53,7 +53,7 @@ def monitors(root):
     """U11, U12: a monitor nobody logs."""
 
     def trial(name, *tokens):
-        loop = torch_loop(Path(root) / name, every="1 epoch", monitor=name)
+        loop = torch_loop(Path(root) / name, every="1 epoch", monitor=name, mode="min")
         told(lambda: loop.fit(epochs=1), ConfigError, name, *tokens)
 
     def without_val():

@@ -20,7 +20,6 @@ from fitkit import (
 )
 from fitkit.checkpoint import export_keras, load_weights_into
 from fitkit.checkpoint.__main__ import main
-from fitkit.checkpoint.policy import mode_of
 from fitkit.store import Store, load
 from fitkit.store.codec import Codec, decode, parse, to_json
 
@@ -98,13 +97,6 @@ def test_it_keeps_the_last_and_the_best(tmp_path):
     with pytest.warns(UserWarning, match="val_figure is NaN in epoch 2"):
         loop.fit(epochs=6)
     assert steps(tmp_path) == [20, 40, 50, 60]
-
-
-@pytest.mark.parametrize(
-    ("name", "mode"), [("val_loss", "min"), ("accuracy", "max"), ("val_mae", "min"), ("auc", "max")]
-)
-def test_the_name_tells_the_mode(name, mode):
-    assert mode_of(name, None) == mode
 
 
 def test_in_a_thread_it_saves_the_same(tmp_path):
