@@ -23,7 +23,7 @@ __all__ = [
 
 LIBRARIES = frozenset({"torch", "keras", "numpy", "torchmetrics"}) | sys.stdlib_module_names
 UNWATCHED = (
-    *("fitkit.loop", "fitkit.record", "fitkit.data", "fitkit.step.first_batch"),
+    *("fitkit.loop", "fitkit.record", "fitkit.data"),
     *("threading", "logging"),
     *("keras.src.backend.Variable", "keras.src.backend.common", "keras.src.backend.torch.core"),
     "torch.nn.modules.container.Parameter",
