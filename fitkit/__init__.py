@@ -14,6 +14,7 @@ from fitkit.errors import (
     DataError,
     DeviceError,
     NonFiniteError,
+    UnknownLogError,
 )
 from fitkit.loop import Callback, Event, FitLoop, History, Phase, Stack, State, Turn
 from fitkit.passes import CompiledMetrics, CompiledRun, Metrics, TrainMode, Validate
@@ -135,6 +136,7 @@ __all__ = [
     "TrainMode",
     "TrainStep",
     "Turn",
+    "UnknownLogError",
     "Validate",
     "Warmup",
     "WarmupStableDecay",

@@ -36,6 +36,14 @@ class UnsetError(AttributeError):
     """A state field that was read before the event that writes it."""
 
 
+class UnknownLogError(KeyError):
+    """A name under which nothing was logged."""
+
+    def __str__(self) -> str:
+        """Return the message; KeyError would show it quoted, on one line."""
+        return str(self.args[0])
+
+
 class CheckpointError(RuntimeError):
     """A checkpoint that is not there or cannot be used."""
 

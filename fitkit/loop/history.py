@@ -1,11 +1,18 @@
 """What was logged, one row per epoch."""
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
 from typing import Any, final
 
+import numpy as np
 from torch import Tensor
 
+from fitkit.errors import UnknownLogError, brief
+from fitkit.loop.better import Mode, mode_of
 from fitkit.loop.callback import Callback
+from fitkit.loop.history_plot import draw_history
 from fitkit.loop.state import State
 
 __all__ = ["History"]
@@ -19,7 +26,8 @@ class History(Callback):
     Writes: nothing.
     Logs:   nothing.
     Syncs:  once per epoch for each tensor that somebody has put into `state.logs`; else never.
-    Raises: TypeError for a tensor of another shape than ().
+    Raises: TypeError if something else than a number is logged, or under something else than a
+        name; UnknownLogError, a KeyError, for a name that no epoch has logged.
 
     Attributes:
         rows: One dict per epoch, oldest first: "epoch" (0-based), "num_updates" (so far), and
@@ -38,6 +46,7 @@ class History(Callback):
         history = loop.fit(epochs=2)
         assert [row["epoch"] for row in history.rows] == [0, 1]
         assert len(history["loss"]) == 2
+        history.save_plot("loss.png")  # needs matplotlib: pip install "fitkit[plots]"
         ```
     """
 
@@ -46,8 +55,15 @@ class History(Callback):
         self._has_row = False  # of the current epoch
 
     def __getitem__(self, name: str) -> list[float]:
-        """Return the values of one log, by epoch; epochs that did not log it are left out."""
-        return [row[name] for row in self.rows if name in row]
+        """Return the values of one log, by epoch; epochs that did not log it are left out.
+
+        Raises:
+            UnknownLogError: If none did.
+        """
+        values = [row[name] for row in self.rows if name in row]
+        if not values:
+            raise self._unknown(name)
+        return values
 
     def __contains__(self, name: str) -> bool:
         """Return whether any epoch logged `name`."""
@@ -55,12 +71,95 @@ class History(Callback):
 
     def __repr__(self) -> str:
         """Return how many rows there are, and what they log."""
-        names = dict.fromkeys(name for row in self.rows for name in row)
-        return f"History({len(self)} rows: {', '.join(names) or 'empty'})"
+        return f"History({len(self)} rows: {', '.join(self.names) or 'empty'})"
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.rows)
+
+    @property
+    def names(self) -> list[str]:
+        """Everything that was logged, in the order in which it came."""
+        return list(dict.fromkeys(name for row in self.rows for name in row))
+
+    def best(self, name: str | None = None, *, mode: Mode | None = None) -> dict[str, float]:
+        """Return the row of the epoch with the best value of one log, the earliest of equals.
+
+        Args:
+            name: By default the first of val_loss, another loss of validation, loss.
+            mode: "min" or "max"; None for what the name tells.
+
+        Raises:
+            UnknownLogError: If no epoch has logged it.
+            ConfigError: If the name does not tell which way is better.
+        """
+        name = self._deciding() if name is None else name
+        sign = 1 if mode_of("History.best", name, mode) == "min" else -1
+        if name not in self:
+            raise self._unknown(name)
+        rows = [row for row in self.rows if name in row]
+        return min(rows, key=lambda row: _rank(sign * row[name]))
+
+    def to_pandas(self) -> Any:
+        """Return a `pandas.DataFrame` with a row per epoch and a column per log.
+
+        Raises:
+            ImportError: If pandas is not installed.
+        """
+        try:
+            pandas: Any = import_module("pandas")
+        except ImportError as error:
+            raise ImportError(
+                "History.to_pandas() needs pandas, which is not installed\n"
+                "Install it: pip install pandas. The rows themselves are in history.rows."
+            ) from error
+        return pandas.DataFrame(self.rows, columns=_counts_first(self.names))
+
+    def plot(self, names: Sequence[str] | None = None, *, figure: Any = None) -> Any:
+        """Draw the loss and every metric, training against validation; return the figure.
+
+        The marks on top are the ends of epochs; the star is the epoch that `best` returns.
+
+        Args:
+            names: What to draw, such as ["loss", "speed/step_ms"]; each with its val_ values.
+            figure: The matplotlib figure to draw into; default is a new one.
+
+        Raises:
+            UnknownLogError: If one of the names was never logged, or nothing was.
+            ImportError: If matplotlib is not installed.
+        """
+        return self._drawn(names, figure)
+
+    def save_plot(self, path: str | Path, names: Sequence[str] | None = None) -> None:
+        """Write what `plot` draws to a file: png, svg, pdf, by the ending of its name."""
+        self._drawn(names, None, shown=False).savefig(path, dpi=110)
+
+    def _drawn(self, names: Sequence[str] | None, figure: Any, *, shown: bool = True) -> Any:
+        for name in ["loss"] if names is None and not self.rows else names or ():
+            if not any(n == name or n.endswith(f"_{name}") for n in self.names):
+                raise self._unknown(name)
+        deciding = self._deciding()
+        best = (deciding, self.best(deciding)) if deciding in self else None
+        return draw_history(self.rows, names, best=best, figure=figure, shown=shown)
+
+    def _deciding(self) -> str:
+        """Return the name of the value by which an epoch is the best one."""
+        losses = [n for n in self.names if n.startswith("val_") and n.endswith("_loss")]
+        return next(iter(["val_loss"] if "val_loss" in losses else losses), "loss")
+
+    def _unknown(self, name: object) -> UnknownLogError:
+        if not self.rows:
+            return UnknownLogError(
+                f"the history has no {brief(name)}: it is empty, no epoch has ended\n"
+                "Call loop.fit(epochs=1) first."
+            )
+        text = name if isinstance(name, str) else ""
+        near = difflib.get_close_matches(text, self.names, n=1, cutoff=0.0)[0]
+        return UnknownLogError(
+            f"the history has no {brief(name)}: no epoch has logged it\n"
+            f"Logged are: {', '.join(map(brief, self.names[:20]))}.\n"
+            f"The nearest one is {brief(near)}; `name in history` asks whether there is one."
+        )
 
     def on_epoch_begin(self, state: State) -> None:
         """Begin another row."""
@@ -98,15 +197,38 @@ class History(Callback):
 
 def _numbers(logs: Mapping[str, Any]) -> dict[str, float]:
     """Return host values: a tensor would be kept on the device, with all it was computed from."""
-    return {name: _number(name, value) for name, value in logs.items()}
+    return {_name(name): _number(name, value) for name, value in logs.items()}
+
+
+def _name(name: object) -> str:
+    if isinstance(name, str):
+        return name
+    raise TypeError(
+        f"state.logs[{brief(name)}] has a {type(name).__name__} for a name, expected a string\n"
+        'Name the value, for example state.logs["grad_norm"] = value.'
+    )
 
 
 def _number(name: str, value: Any) -> float:
-    if not isinstance(value, Tensor):
+    if isinstance(value, int | float):
         return value
-    if value.dim() != 0:
+    if not isinstance(value, Tensor | np.generic | np.ndarray):
         raise TypeError(
-            f"state.logs['{name}'] is a tensor of shape {tuple(value.shape)}, expected a number\n"
+            f"state.logs['{name}'] is {brief(value)}, a {type(value).__name__}, expected a number\n"
+            "Log numbers only; pictures and text have callbacks of their own."
+        )
+    found: Any = value
+    if found.ndim != 0:
+        raise TypeError(
+            f"state.logs['{name}'] is a tensor of shape {tuple(found.shape)}, expected a number\n"
             f'Reduce it; state.log("{name}", value) logs a scalar without waiting for the device.'
         )
-    return value.item()  # sync: once per epoch, somebody has put a tensor where numbers belong
+    return found.item()  # sync: once per epoch, somebody has put a tensor where numbers belong
+
+
+def _rank(value: float) -> tuple[bool, float]:
+    return (value != value, value)  # no number is worse than any
+
+
+def _counts_first(names: list[str]) -> list[str]:
+    return sorted(names, key=lambda name: name not in ("epoch", "num_updates"))

@@ -5,7 +5,7 @@ from typing import Any, final
 
 import numpy as np
 
-from fitkit.tune.figure import axes_or_new
+from fitkit.loop.figure import axes_or_new
 
 __all__ = ["LRCurve"]
 

@@ -12,9 +12,9 @@ from fitkit.errors import ConfigError, brief
 from fitkit.interop import is_keras, keras
 from fitkit.loop.callback import Callback
 from fitkit.loop.events import Phase
+from fitkit.loop.figure import axes_or_new
 from fitkit.loop.interval import Interval, positive_int
 from fitkit.loop.state import State
-from fitkit.tune.figure import axes_or_new
 from fitkit.tune.held_optimizer import Setting, held_optimizer, setting_of
 from fitkit.tune.monitor import Monitor
 from fitkit.tune.plateau import Plateau

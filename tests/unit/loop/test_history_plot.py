@@ -1,0 +1,157 @@
+"""What a history offers after a run: the best epoch, a table, a picture; and what it refuses."""
+
+import math
+import sys
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+
+from fitkit import ConfigError, Event, History, UnknownLogError
+from tests.unit.loop.helpers import make_loop
+
+matplotlib.use("Agg")
+
+
+def history_of(**columns):
+    history = History()
+    for epoch, values in enumerate(zip(*columns.values(), strict=True)):
+        row = {k: v for k, v in zip(columns, values, strict=True) if v is not None}
+        history.rows.append(row | {"epoch": epoch, "num_updates": 10 * (epoch + 1)})
+    return history
+
+
+LOSSES = {"loss": [3.0, 2.0, 1.0, 0.5], "val_loss": [3.0, 1.5, 1.25, 2.0]}
+
+
+def test_a_name_nobody_logged_is_a_key_error_that_names_the_nearest():
+    history = history_of(**LOSSES)
+    with pytest.raises(KeyError) as caught:
+        history["val_los"]
+    first, *_, last = str(caught.value).splitlines()
+    assert first == "the history has no 'val_los': no epoch has logged it"
+    assert "'val_loss'" in last
+    assert "val_los" not in history
+    with pytest.raises(UnknownLogError, match=r"it is empty(.|\n)*loop\.fit"):
+        History()["loss"]
+    with pytest.raises(UnknownLogError, match="no 3"):
+        history[3]
+
+
+def test_epochs_that_did_not_log_a_value_are_left_out():
+    assert history_of(loss=[1.0, 2.0], val_loss=[None, 4.0])["val_loss"] == [4.0]
+
+
+@pytest.mark.parametrize(
+    ("columns", "epoch"),
+    [
+        (LOSSES, 2),
+        ({"loss": [3.0, 1.0, 1.0, 2.0]}, 1),
+        ({"loss": [0.0, 1.0], "val_b_loss": [2.0, 1.0], "val_a_loss": [1.0, 2.0]}, 1),
+        ({"loss": [math.nan, 5.0, math.nan]}, 1),
+        ({"loss": [0.0, 1.0], "val_loss": [None, 4.0]}, 1),
+    ],
+)
+def test_the_best_epoch_is_that_of_the_lowest_loss_of_validation(columns, epoch):
+    assert history_of(**columns).best()["epoch"] == epoch
+
+
+def test_the_best_epoch_by_another_value():
+    history = history_of(loss=[1.0, 2.0, 3.0], accuracy=[0.5, 0.9, 0.9], score=[1.0, 3.0, 2.0])
+    assert history.best("accuracy")["epoch"] == 1
+    assert history.best("score", mode="max")["epoch"] == 1
+    assert history.best("score", mode="min")["epoch"] == 0
+    with pytest.raises(ConfigError, match="score"):
+        history.best("score")
+    with pytest.raises(UnknownLogError, match="auc"):
+        history.best("auc")
+
+
+def curves(axes):
+    """The curves of a chart by their label, without the marks."""
+    named = [line for line in axes.get_lines() if not line.get_label().startswith("_")]
+    return {line.get_label(): list(line.get_ydata()) for line in named}
+
+
+def test_training_and_validation_of_one_metric_are_one_chart():
+    columns = {"lr": [0.1] * 4, "val_near_loss": [1.0, 2.0, 3.0, 4.0], **LOSSES}
+    figure = history_of(**columns, mae=[4.0] * 4, **{"speed/step_ms": [1.0] * 4}).plot()
+    charts = {axes.get_title(): curves(axes) for axes in figure.axes}
+    assert list(charts) == ["loss", "mae"]
+    best = charts["loss"].pop("best: epoch 2, 1.25")
+    assert charts["loss"] == {
+        "train": LOSSES["loss"],
+        "val": LOSSES["val_loss"],
+        "val_near": [1.0, 2.0, 3.0, 4.0],
+    }
+    assert "best: epoch 2" in charts["mae"]
+    assert best == [0, 1]  # a line from top to bottom
+    star = [line for line in figure.axes[0].get_lines() if line.get_marker() == "*"]
+    assert [line.get_xydata().tolist() for line in star] == [[[30.0, 1.25]]]
+
+
+def test_the_charts_asked_for_and_the_marks_of_epochs():
+    history = history_of(loss=list(range(1, 101)), lr=[0.1] * 100)
+    figure = history.plot(["lr"], figure=matplotlib.figure.Figure())
+    [axes] = figure.axes
+    [top] = axes.child_axes
+    assert [label.get_text() for label in top.get_xticklabels()][:3] == ["0", "10", "20"]
+    assert list(top.get_xticks())[:3] == [10, 110, 210]
+    with pytest.raises(UnknownLogError, match="'l'"):
+        history.plot(["l"])
+    with pytest.raises(UnknownLogError, match="it is empty"):
+        History().plot()
+
+
+@pytest.mark.parametrize("name", ["a$b_^{x", "\x1b[31mred", "_hidden", "x" * 5000, "a/b", "\n", ""])
+def test_any_name_can_be_drawn(name, tmp_path):
+    history_of(loss=[1.0, 2.0], **{name: [3.0, 4.0]}).save_plot(tmp_path / "a.png", ["loss", name])
+    assert (tmp_path / "a.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_a_picture_needs_matplotlib(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for draw in (history_of(**LOSSES).plot, lambda: history_of(**LOSSES).save_plot("a.png")):
+        with pytest.raises(ImportError, match=r"matplotlib(.|\n)*pip install 'fitkit\[plots\]'"):
+            draw()
+
+
+def test_a_table_needs_pandas(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"pandas(.|\n)*pip install pandas"):
+        history_of(**LOSSES).to_pandas()
+
+
+def test_the_table_has_the_counts_in_front(monkeypatch):
+    class Pandas:
+        def DataFrame(self, rows, columns):
+            return rows, columns
+
+    monkeypatch.setitem(sys.modules, "pandas", Pandas())
+    history = history_of(**LOSSES)
+    assert history.to_pandas() == (history.rows, ["epoch", "num_updates", "loss", "val_loss"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("x", "text", r"state\.logs\['x'\] is 'text', a str, expected a number"),
+        ("x", None, "a NoneType"),
+        ("x", np.ones(2), r"shape \(2,\)"),
+        (3, 1.0, r"state\.logs\[3\] has a int for a name"),
+    ],
+)
+def test_what_is_no_number_is_refused(name, value, message):
+    loop = make_loop()
+    loop.on(Event.BATCH_END)(lambda state: state.logs.update({name: value}))
+    with pytest.raises(TypeError, match=message):
+        loop.fit(epochs=1)
+
+
+@pytest.mark.parametrize("value", [np.float32(0.5), np.array(0.5), torch.tensor(0.5), 0.5])
+def test_numbers_of_all_kinds_become_those_of_python(value):
+    loop = make_loop()
+    loop.on(Event.BATCH_END)(lambda state: state.logs.update(x=value))
+    [found] = loop.fit(epochs=1)["x"]
+    assert (type(found), found) == (float, 0.5)
