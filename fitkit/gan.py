@@ -53,6 +53,7 @@ class Noise(Callback):
     """
 
     phases = TRAIN_ONLY
+    only_watches = True
 
     def __init__(self, latent_dim: int, *, seed: Any = None) -> None:
         self._latent_dim = positive_int("latent_dim", latent_dim)

@@ -73,6 +73,7 @@ class Checkpoint(Callback):
     """
 
     phases = TRAIN_ONLY
+    only_watches = True
     after = ("NaNGuard",)  # it looks before anything is saved
 
     def __init__(

@@ -4,7 +4,7 @@ from fitkit.data.check import check_loader, check_rereadable
 from fitkit.data.feed import Feed
 from fitkit.data.gather import Gather
 from fitkit.data.position import describe_loader, doubts, has_workers, own_state, start_workers
-from fitkit.data.source import Loader, length
+from fitkit.data.source import Loader, fetches_alone, length
 from fitkit.data.streams import process_streams, restore_process, restore_streams, streams_of
 from fitkit.data.structure import Structure
 from fitkit.data.tensor_loader import TensorLoader
@@ -26,6 +26,7 @@ __all__ = [
     "describe",
     "describe_loader",
     "doubts",
+    "fetches_alone",
     "has_workers",
     "length",
     "own_state",

@@ -132,6 +132,17 @@ def is_resident(loader: Loader, device: torch.device) -> bool:
     return rows is not None and rows.tensors[0].device == device
 
 
+def fetches_alone(loader: Loader) -> bool:
+    """Whether a pass over rows of arrays runs code of fitkit's and torch's only."""
+    if isinstance(loader, LoaderWrapper):
+        return fetches_alone(loader.loader)
+    if rows_of(loader) is None:
+        return type(loader) is TensorLoader
+    batch_sampler = cast("Any", loader).batch_sampler
+    samplers = (batch_sampler, getattr(batch_sampler, "sampler", None))
+    return all(type(each).__module__.startswith("torch.utils.data") for each in samplers)
+
+
 def _between_hooks(loader: _PyDataset, skip: int) -> Iterator[Structure]:
     loader.on_epoch_begin()
     if skip:

@@ -36,6 +36,8 @@ class Callback:
         needs: What of the step must outlive the step region: {"outputs"}.
         instead_of_two: What to do instead of attaching a second one of this class; where it is not
             empty, a second one is refused.
+        only_watches: Whether the hooks that run between two steps change nothing that a step
+            reads. If that holds for all of them, `Record` looks for changes less often.
         around: Context managers, by action, in which the action is run. A factory takes nothing.
 
     Example:
@@ -55,6 +57,7 @@ class Callback:
     needs: frozenset[str] = frozenset()
     around: Mapping[Event, Around] = {}
     instead_of_two: ClassVar[str] = ""
+    only_watches: bool = False
 
     @property
     def step_key(self) -> Hashable:

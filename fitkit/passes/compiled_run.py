@@ -46,6 +46,8 @@ class CompiledRun(Callback):
         ```
     """
 
+    only_watches = True
+
     def __init__(self) -> None:
         self._num_open = 0
         self._late: list[Tensor] = []  # saved values of variables that are not made yet

@@ -46,6 +46,8 @@ class TrainMode(Callback):
         ```
     """
 
+    only_watches = True
+
     def __init__(self) -> None:
         self._loop: FitLoop | None = None
         self._watch: ModelWatch | None = None

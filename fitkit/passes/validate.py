@@ -46,6 +46,7 @@ class Validate(Callback):
     """
 
     phases = TRAIN_ONLY
+    only_watches = True
     instead_of_two = "Say how often in the stack: supervised(..., validate=500)."
 
     def __init__(self, every: int | str = "1 epoch") -> None:

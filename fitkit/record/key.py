@@ -12,13 +12,23 @@ from fitkit.record.optimizers import Optimizers
 from fitkit.record.python_state import PythonState
 from fitkit.record.region import StepInputs
 
-__all__ = ["program_key"]
+__all__ = ["kind_of", "program_key", "step_keys"]
 
 _MODULES: Any = torch.nn.modules.module
 _HOOKS = [  # dicts of hooks that hold for all modules; torch edits them in place
     getattr(_MODULES, f"_global_{kind}_hooks")
     for kind in ("forward", "forward_pre", "backward", "backward_pre")
 ]
+
+
+def kind_of(state: State, inputs: StepInputs) -> tuple[Hashable, ...]:
+    """Return the part of the key that differs from step to step of a pass."""
+    return (state.phase, state.turn, state.opens_update, state.closes_update, inputs.key)
+
+
+def step_keys(python: PythonState) -> tuple[Hashable, ...]:
+    """Return what callbacks say their step depends on."""
+    return tuple([callback.step_key for callback in python.keyed])
 
 
 def program_key(
@@ -46,15 +56,11 @@ def program_key(
         optimizers.show()
     return (
         version,
-        state.phase,
-        state.turn,
-        state.opens_update,
-        state.closes_update,
-        inputs.key,
+        *kind_of(state, inputs),
         update,
         optimizers.slots(),
         tuple([_trained(parameter) for parameter in python.parameters]),
-        tuple([callback.step_key for callback in python.keyed]),
+        step_keys(python),
         _settings(state.device.type),
         state.needs,
         state.log_buffer,

@@ -1,6 +1,5 @@
 """Record: the step region traced once through all its callbacks, then replayed without Python."""
 
-import warnings
 from collections.abc import Hashable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal, final, get_args
@@ -14,15 +13,16 @@ from fitkit.loop.callback import Callback
 from fitkit.loop.events import Phase
 from fitkit.loop.runner import nothing_recorded
 from fitkit.loop.state import State
-from fitkit.record.key import program_key
+from fitkit.record.key import kind_of, program_key, step_keys
 from fitkit.record.optimizers import optimizers_by_turn
 from fitkit.record.python_state import PythonState
 from fitkit.record.recording import Recorder, Recording
 from fitkit.record.refused import Refused
 from fitkit.record.region import StepInputs, region_of, step_functions, step_inputs
 from fitkit.record.rehearsal import rehearsal
-from fitkit.record.report import render_report
+from fitkit.record.report import Verdicts, render_report
 from fitkit.record.tiers import Tiers
+from fitkit.record.unchanged import Unchanged
 
 if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop
@@ -115,8 +115,8 @@ class Record(Callback):
         self._version = -1
         self._region: Hashable = None
         self._applied: dict[str | None, list[Any]] = {}  # optimizers by turn
-        self._warned: set[str] = set()
-        self._told: list[Refused] = []
+        self._unchanged = Unchanged()
+        self._verdicts = Verdicts(strict=self.strict)
 
     def attach(self, loop: "FitLoop") -> None:
         """Take over running the step region."""
@@ -134,6 +134,7 @@ class Record(Callback):
         self._changing.clear()
         self._arrays.clear()
         self._applied.clear()
+        self._unchanged.forget()
         self._recorder = self._python = None
 
     def report(self) -> str:
@@ -142,6 +143,7 @@ class Record(Callback):
 
     def on_pass_begin(self, state: State) -> None:
         """Look anew at what the step can reach: layers may have been added or replaced."""
+        self._unchanged.forget()
         bus = self._recorder_now().bus
         if bus.version != self._version:
             self._version, region = bus.version, region_of(bus)
@@ -154,19 +156,42 @@ class Record(Callback):
         self._python = PythonState(state.model, callbacks, hooks, before=self._python)
         self._applied = optimizers_by_turn(bus)
 
+    def on_validate(self, state: State) -> None:
+        """Take note that anybody's code may run now."""
+        self._unchanged.forget()
+
+    def on_save(self, state: State) -> None:
+        """Take note that anybody's code may run now."""
+        self._unchanged.forget()
+
     def run_step(self) -> None:
         """Run the step region of the current batch and turn."""
-        state = self._recorder_now().state
-        if self._recorder_now().bus.version != self._version or self._python is None:
+        state, bus = self._recorder_now().state, self._recorder_now().bus
+        if bus.version != self._version or self._python is None:
             self.on_pass_begin(state)
         if state.pending is not None and not self._gathers(state.pending):
             state.set_batch(state.pending.take())
         inputs = step_inputs(state)
-        kind = (state.phase, state.turn, state.opens_update, state.closes_update, inputs.key)
+        kind = kind_of(state, inputs)
         if kind in self._changing:  # it would have a new key after every step
             self._run_eagerly(self._changing[kind])
             return
         optimizers = self._optimizers_key(state)
+        assert self._python is not None  # noqa: S101  # made above
+        kind = (*kind, optimizers, step_keys(self._python))
+        recording = self._unchanged.recording_of(kind, state)
+        if recording is None:
+            recording = self._looked_up(inputs, optimizers)
+            if recording is None:
+                return
+            self._unchanged.keep(kind, recording, self._recorder_now().runner)
+        self._tiers.promote(recording, inputs, state)
+        recording.replay(inputs)
+        self._verdicts.tell(recording)
+
+    def _looked_up(self, inputs: StepInputs, optimizers: Hashable) -> Recording | None:
+        """Look at everything a program depends on; return what replays it, or run it eagerly."""
+        state = self._recorder_now().state
         key = self._key(state, inputs, optimizers)
         recording = self.recordings.get(key)
         if recording is None or inputs.opaque is not None:
@@ -177,18 +202,16 @@ class Record(Callback):
         if recording is None or state.eager_requested or not recording.is_built:
             recording = self._first(recording, key, inputs, optimizers)
             if recording is None:
-                return
+                return None
         recording.drop_moved()
         if recording.program is None and recording.refusal is None:
             self._trace(recording, inputs)
             if recording.refusal is not None and recording.refusal.changes_python:
-                self._changing[kind] = recording
+                self._changing[kind_of(state, inputs)] = recording
         if recording.program is None:
             self._run_eagerly(recording)
-            return
-        self._tiers.promote(recording, inputs, state)
-        recording.replay(inputs)
-        self._tell(recording)
+            return None
+        return recording
 
     def _first(
         self, recording: Recording | None, key: Key, inputs: StepInputs, optimizers: Hashable
@@ -242,14 +265,14 @@ class Record(Callback):
     def _recording(self, key: Key, state: State, inputs: StepInputs) -> Recording | None:
         recording = self.recordings.get(key)
         if inputs.opaque is not None:
-            self._refuse_opaque(inputs.opaque)
+            self._verdicts.refuse_opaque(inputs.opaque)
             return None
         if recording is None and len(self.recordings) < self.max_programs:
             turn = f" turn {state.turn}" if state.turn else ""
             title = f"{state.phase}{turn}, batch of {state.batch_size}"
             recording = self.recordings[key] = Recording(self._recorder_now(), title)
         elif recording is None:
-            self._warn(
+            self._verdicts.warn(
                 f"Record met more than {self.max_programs} kinds of step; new ones run eagerly.\n"
                 "If batch shapes vary, pad them to a few lengths (bucketing). If an attribute of "
                 "the model, the optimizer or a callback changes at every step, make it a tensor."
@@ -261,28 +284,7 @@ class Record(Callback):
     def _trace(self, recording: Recording, inputs: StepInputs) -> None:
         assert self._python is not None  # noqa: S101  # run_step has made it
         recording.trace(inputs, self._python)
-        self._tell(recording)
-
-    def _tell(self, recording: Recording) -> None:
-        """Say once why a step, or a part of it, runs eagerly."""
-        if recording.refusal is None or recording.refusal in self._told:
-            return
-        self._told.append(recording.refusal)
-        if self.strict:
-            raise recording.refusal
-        part = "UPDATE_METRICS" if recording.program else "the step"
-        self._warn(f"Record runs {part} eagerly ({recording.title}): {recording.refusal}")
-
-    def _refuse_opaque(self, kind: str) -> None:
-        reason = f"state.extra holds a {kind}; what changes in it cannot be seen"
-        if self.strict:
-            raise Refused(reason)
-        self._warn(f"Record runs the step eagerly: {reason}.\nPut tensors or numbers there.")
-
-    def _warn(self, message: str) -> None:
-        if message not in self._warned:
-            self._warned.add(message)
-            warnings.warn(message, stacklevel=2)
+        self._verdicts.tell(recording)
 
     def _recorder_now(self) -> Recorder:
         if self._recorder is None:

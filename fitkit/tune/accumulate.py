@@ -61,6 +61,7 @@ class Accumulate(Callback):
     """
 
     phases = TRAIN_ONLY
+    only_watches = True
     instead_of_two = "One is enough: Accumulate(8) for a 2 and a 4."
 
     def __init__(self, num_batches: int) -> None:

@@ -60,6 +60,8 @@ class EMA(Callback):
         ```
     """
 
+    only_watches = True
+
     follows_weights = True  # NaNGuard brings the averages back with the weights
     instead_of_two = "Attach one EMA; another decay needs another run."
 

@@ -94,6 +94,8 @@ class Benchmark(Callback):
         ```
     """
 
+    only_watches = True
+
     def __init__(
         self,
         steps: int = 100,

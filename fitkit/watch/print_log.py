@@ -40,6 +40,7 @@ class PrintLog(Callback):
     """
 
     phases = TRAIN_ONLY
+    only_watches = True
 
     def __init__(self, every: int | str = 100, *, file: TextIO | None = None) -> None:
         self._every = positive_int("every", every) if isinstance(every, int) else 0

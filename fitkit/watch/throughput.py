@@ -84,6 +84,8 @@ class Throughput(Callback):
         ```
     """
 
+    only_watches = True
+
     def __init__(
         self,
         every: int | str = 100,
