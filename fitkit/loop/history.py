@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, final
+from typing import Any, cast, final
 
 import numpy as np
 from torch import Tensor
@@ -210,14 +210,14 @@ def _name(name: object) -> str:
 
 
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, int | float):
+    if isinstance(value, int | float) and not isinstance(value, np.generic):
         return value
     if not isinstance(value, Tensor | np.generic | np.ndarray):
         raise TypeError(
             f"state.logs['{name}'] is {brief(value)}, a {type(value).__name__}, expected a number\n"
             "Log numbers only; pictures and text have callbacks of their own."
         )
-    found: Any = value
+    found = cast(Any, value)
     if found.ndim != 0:
         raise TypeError(
             f"state.logs['{name}'] is a tensor of shape {tuple(found.shape)}, expected a number\n"

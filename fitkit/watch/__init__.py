@@ -1,8 +1,10 @@
 """Watch a run: read state and logs, show or keep them, change nothing."""
 
 from fitkit.watch.benchmark import Benchmark, BenchmarkResult
+from fitkit.watch.csv_logger import CSVLogger
 from fitkit.watch.event_trace import EventTrace, TraceRow
 from fitkit.watch.image_grid import ImageGrid
+from fitkit.watch.jsonl_logger import JSONLLogger
 from fitkit.watch.predictions import Collected, Predictions
 from fitkit.watch.print_log import PrintLog
 from fitkit.watch.progress_bar import ProgressBar
@@ -12,9 +14,11 @@ from fitkit.watch.throughput import Throughput
 __all__ = [
     "Benchmark",
     "BenchmarkResult",
+    "CSVLogger",
     "Collected",
     "EventTrace",
     "ImageGrid",
+    "JSONLLogger",
     "Predictions",
     "PrintLog",
     "ProgressBar",

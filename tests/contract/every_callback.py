@@ -23,6 +23,7 @@ OF_LOOP = {"History"}
 EXTRA = {
     "Accumulate": lambda kind: fitkit.Accumulate(2),
     "Benchmark": lambda kind: fitkit.Benchmark(steps=3, warmup=1, repeats=2),
+    "CSVLogger": lambda kind: fitkit.CSVLogger(),
     "Checkpoint": lambda kind: fitkit.Checkpoint(),
     "ClipGradNorm": lambda kind: fitkit.ClipGradNorm(0.5),
     "ClipGradValue": lambda kind: fitkit.ClipGradValue(0.1),
@@ -31,6 +32,7 @@ EXTRA = {
     "EventTrace": lambda kind: fitkit.EventTrace(),
     "Freeze": lambda kind: fitkit.Freeze("0" if kind == "torch" else "first", until=7),
     "ImageGrid": lambda kind: fitkit.ImageGrid(lambda: IMAGES),
+    "JSONLLogger": lambda kind: fitkit.JSONLLogger(),
     "KerasCallbacks": lambda kind: fitkit.KerasCallbacks([keras.callbacks.Callback()]),
     "LRSchedule": lambda kind: fitkit.LRSchedule(lambda k: 0.1 / (k + 1)),
     "Limits": lambda kind: fitkit.Limits(train_batches=4, sanity_batches=1),
