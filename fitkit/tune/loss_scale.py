@@ -1,15 +1,14 @@
-"""Dynamic loss scaling without a branch: the update is always made, and taken back if need be."""
+"""Dynamic loss scaling without a branch."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from fitkit.tune.tensor_lists import max_norms, mul_
 
-__all__ = ["LossScale", "slots_of"]
+__all__ = ["LossScale"]
 
 _LARGEST = 2.0**127  # doubling stops here: an infinite scale would never come back
 
@@ -28,7 +27,7 @@ class LossScale:
     Attributes:
         scale: float32.
         finite: bool; whether the last gradients were.
-        num_skipped: int64; updates taken back so far.
+        num_skipped: int64; updates with others so far.
     """
 
     def __init__(self, initial: float, growth_every: int, device: torch.device) -> None:
@@ -42,18 +41,6 @@ class LossScale:
         """Divide the gradients by the scale in place, and see whether they are finite."""
         self.finite.copy_(max_norms(gradients).isfinite().all())
         mul_(gradients, self.scale.reciprocal())
-
-    def take_back(self, tensors: Sequence[Tensor], before: Sequence[Tensor]) -> None:
-        """Put back what was there before an update by gradients that were not finite.
-
-        Syncs: for tensors on another device than the model, the step counts that torch's optimizers
-        keep on the CPU.
-        """
-        finite = {self.finite.device: self.finite}
-        for tensor, old in zip(tensors, before, strict=True):
-            if tensor.device not in finite:
-                finite[tensor.device] = self.finite.to(tensor.device)
-            tensor.copy_(torch.where(finite[tensor.device], tensor, old))
 
     def update(self) -> None:
         """Adapt the scale to what the last gradients were."""
@@ -74,12 +61,3 @@ class LossScale:
         self.scale.copy_(state["scale"])
         self._num_finite.copy_(state["num_finite"])
         self.num_skipped.copy_(state["num_skipped"])
-
-
-def slots_of(optimizer: Any) -> Iterator[Tensor]:
-    """Yield the tensors an optimizer keeps from update to update, of torch or Keras."""
-    if isinstance(optimizer, Optimizer):
-        for slots in optimizer.state.values():
-            yield from (value for value in slots.values() if isinstance(value, Tensor))
-    else:
-        yield from (variable.value for variable in optimizer.variables)

@@ -5,8 +5,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, final, get_args
 
 import torch
-from torch import Tensor
-from torch.optim import Optimizer
 
 from fitkit.errors import ConfigError, brief
 from fitkit.interop import is_keras, keras_layers_of
@@ -15,9 +13,9 @@ from fitkit.loop.events import Event, Phase
 from fitkit.loop.interval import positive_int
 from fitkit.loop.state import State
 from fitkit.tune.clip_grad_norm import positive
-from fitkit.tune.loss_scale import LossScale, slots_of
-from fitkit.tune.optimizers import optimizers_beside
+from fitkit.tune.loss_scale import LossScale
 from fitkit.tune.precision_checks import check_device, check_keras, check_scale, check_weights
+from fitkit.tune.undo import Undo
 
 if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop
@@ -93,9 +91,7 @@ class MixedPrecision(Callback):
         self._scale: LossScale | None = None
         self._casts = True
         self._device = "cpu"
-        self._weights: list[Tensor] = []
-        self._optimizers: list[Any] = []
-        self._forgot = False  # whether the slots of the last update were undone
+        self._undo = Undo()
         self._loaded: Mapping[str, Any] | None = None
 
     def attach(self, loop: "FitLoop") -> None:
@@ -125,15 +121,11 @@ class MixedPrecision(Callback):
     def on_pass_begin(self, state: State) -> None:
         """List what an update writes."""
         if state.phase is Phase.TRAIN and self._scale is not None:
-            self._weights = list(state.model.parameters())
-            self._optimizers = optimizers_beside(self._loop, self)
-            for callback in self._loop.callbacks:
-                if build := getattr(callback, "build_optimizer", None):
-                    build()  # what an update that is taken back has made could not be
+            self._undo.prepare(self._loop, self)
 
     def on_batch_begin(self, state: State) -> None:
         """Have slots made eagerly: a recorded step finds them."""
-        if self._forgot:
+        if self._undo.forgot:
             state.request_eager()
 
     def _autocast(self) -> AbstractContextManager[Any]:
@@ -153,7 +145,7 @@ class MixedPrecision(Callback):
     def on_grads_ready(self, state: State) -> None:
         """Unscale the gradients."""
         if self._scale is not None:
-            self._scale.unscale([p.grad for p in self._weights if p.grad is not None])
+            self._scale.unscale([p.grad for p in self._undo.weights if p.grad is not None])
             prefix = f"{state.turn}_" if state.turn else ""
             state.log(f"{prefix}loss_scale", self._scale.scale, reduce="last")
             state.log(f"{prefix}skipped_updates", ~self._scale.finite, reduce="sum")
@@ -163,31 +155,14 @@ class MixedPrecision(Callback):
         """Run the update, and take it back where a gradient was not finite."""
         scale = self._scale
         assert scale is not None  # noqa: S101  # on_fit_begin has made it
-        slots = [slot for optimizer in self._optimizers for slot in slots_of(optimizer)]
-        held = [*(weight for weight in self._weights if weight.requires_grad), *slots]
-        with torch.no_grad():
-            before = [tensor.clone() for tensor in held]
-        yield
-        with torch.no_grad():
-            scale.take_back(held, before)
-        now = [slot for optimizer in self._optimizers for slot in slots_of(optimizer)]
-        if list(map(id, now)) != list(map(id, slots)):
-            self._forget_first(scale)
+        with self._undo.unless(lambda: scale.finite):
+            yield
         scale.update()
 
-    def _forget_first(self, scale: LossScale) -> None:
-        """Undo the slots that the first update of a torch optimizer has made."""
-        self._forgot = not bool(scale.finite)  # sync: once, at a first update
-        for optimizer in self._optimizers:
-            if self._forgot and isinstance(optimizer, Optimizer):
-                optimizer.state.clear()
-
     def on_batch_end(self, state: State) -> None:
-        """Have Record count the updates of a Keras optimizer anew: some did not happen."""
+        """Have the updates of a Keras optimizer counted anew: some did not happen."""
         if state.phase is Phase.TRAIN and self._scale is not None:
-            for optimizer in self._optimizers:
-                if is_keras(optimizer, "optimizers.Optimizer") and optimizer.built:
-                    optimizer.iterations.value.add_(0)
+            self._undo.recount()
 
     @property
     def num_skipped(self) -> int:

@@ -76,6 +76,10 @@ class NaNFlags:
             self._parts[name].copy_(torch.where(first, part.float(), self._parts[name]))
         self.any_bad.logical_or_(self.bad)
 
+    def is_bad(self) -> bool:
+        """Return whether the latest update was not finite. Syncs: once."""
+        return bool(self.bad)  # sync: per update, only where nothing waits for it
+
     def look(self) -> Found | None:
         """Return what was found since the last look, None if all was finite. Syncs: once."""
         numbers: list[int] = cast(Any, self._numbers).tolist()  # sync: when it is time to look

@@ -20,7 +20,7 @@ from fitkit.loop.state import State
 from fitkit.tune.nan_flags import Found, NaNFlags
 from fitkit.tune.optimizers import optimizers_beside
 from fitkit.tune.tensor_lists import copy_
-from fitkit.tune.undo import Undo
+from fitkit.tune.undo import Undo, take_back
 
 if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop
@@ -37,13 +37,14 @@ class NaNGuard(Callback):
     - "raise" ends the run. On a CPU, without `Record`, before the update. Elsewhere nothing waits:
       the first such update, and all after it, are taken back on the device, and the error comes
       when the host looks.
-    - "skip" takes such updates back on the device, and running statistics of a batch whose loss is
-      not finite. `state.num_updates` counts them all the same.
+    - "skip" takes such updates back, and running statistics of a batch whose loss is not finite.
+      `state.num_updates` counts them all the same.
     - "rollback" brings the weights, the optimizers and averages of the newest checkpoint back when
       the host looks, and goes on with the next batch. The updates in between are lost.
 
-    Taking back costs a copy of weights and slots per update, and a second pass to choose. The host
-    looks every so many updates, at the end of each pass, and before anything is saved.
+    Taking back on the device costs a copy of weights and slots per update, and a second pass to
+    choose; on a CPU, without `Record`, only updates that are taken back are copied. The host looks
+    every so many updates, at the end of each pass, and before anything is saved.
 
     Args:
         mode: "raise", "skip" or "rollback".
@@ -53,7 +54,7 @@ class NaNGuard(Callback):
     Reads:  state.loss, state.losses, shape () each; the gradients.
     Writes: what APPLY wrote, where it is taken back.
     Logs:   nothing.
-    Syncs:  "raise" without Record on a CPU once per update, elsewhere every `every` updates.
+    Syncs:  every `every` updates; "raise" and "skip" on a CPU without Record once per update.
     Raises: NonFiniteError naming the update, the loss and its parts, and the first gradient that is
         not finite; ConfigError for an argument out of range, or "rollback" without a Checkpoint.
 
@@ -117,21 +118,18 @@ class NaNGuard(Callback):
 
     def on_pass_begin(self, state: State) -> None:
         """List weights, statistics and slots."""
-        runner = self._loop.runner
-        eager = runner.run_step == runner.run_region
-        self._reads = self.mode == "raise" and eager and state.device.type == "cpu"
+        self._reads = self.mode != "rollback" and _reads_freely(self._loop)
         held = state_tensors(state.model)
         self._weights = {n: t for n, t in held.items() if isinstance(t, torch.nn.Parameter)}
         if self.mode != "rollback":
             floats = [t for t in held.values() if t.is_floating_point()]
             self._statistics = [t for t in floats if not t.requires_grad]
             self._before = [t.detach().clone() for t in self._statistics]
-            if not self._reads:
-                self._undo.prepare(self._loop, self)
+            self._undo.prepare(self._loop, self)
 
     def on_batch_begin(self, state: State) -> None:
         """Say which update comes."""
-        if self._flags is not None and not self._reads:
+        if self._flags is not None:
             self._flags.begin(state.num_updates)
         if self._undo.forgot:
             state.request_eager()
@@ -150,9 +148,7 @@ class NaNGuard(Callback):
             good = self._flags.has_loss
             if self.mode == "raise":
                 good = good & ~self._flags.any_bad
-            with torch.no_grad():
-                for tensor, old in zip(self._statistics, self._before, strict=True):
-                    tensor.copy_(torch.where(good, tensor, old))
+            take_back(self._statistics, self._before, good)
 
     def on_loss_ready(self, state: State) -> None:
         """Look at the loss of a batch."""
@@ -166,23 +162,21 @@ class NaNGuard(Callback):
         parts = {"loss": state.loss.detach(), **{n: p.detach() for n, p in state.losses.items()}}
         gradients = [] if self._scaled else [g for _, g in self._gradients()]
         flags.note(parts, _sums(gradients, state.device))
-        if self._reads:
-            flags.begin(state.num_updates)
-            if found := flags.look():
-                inputs = f"{_odd_inputs(state)}\n"
-                raise self._error(found._replace(update=state.num_updates), inputs)
+        if self._reads and self.mode == "raise" and (found := flags.look()):
+            raise self._error(found, f"{_odd_inputs(state)}\n")
 
     def _gradients(self) -> list[tuple[str, Tensor]]:
         return [(name, p.grad) for name, p in self._weights.items() if p.grad is not None]
 
     def _taken_back(self) -> AbstractContextManager[None]:
         flags = self._flags
-        if flags is None or self._reads:
+        if flags is None or (self._reads and not flags.is_bad()):
             return nullcontext()
         return self._undo.unless(lambda: ~(flags.any_bad if self.mode == "raise" else flags.bad))
 
     def on_batch_end(self, state: State) -> None:
         """Look now and then."""
+        self._undo.recount()
         self._num_unseen += state.closes_update
         if self._num_unseen >= self._every:
             self._look()
@@ -197,7 +191,7 @@ class NaNGuard(Callback):
 
     def _look(self) -> None:
         self._num_unseen = 0
-        found = None if self._flags is None or self._reads else self._flags.look()
+        found = None if self._flags is None else self._flags.look()
         if found is None:
             return
         if self.mode == "raise" or (self.mode == "skip" and found.in_a_row >= self._limit):
@@ -248,6 +242,12 @@ class NaNGuard(Callback):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the counts."""
         self.num_skipped, self.num_rollbacks = state["num_skipped"], state["num_rollbacks"]
+
+
+def _reads_freely(loop: "FitLoop") -> bool:
+    """Whether nothing waits when the host reads a flag: on a CPU, where no step is recorded."""
+    runner = loop.runner
+    return loop.device.type == "cpu" and runner.run_step == runner.run_region
 
 
 def _sums(gradients: list[Tensor], device: torch.device) -> Tensor:

@@ -1,6 +1,6 @@
 """An update that is made, and taken back on the device where it should not have been."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, final
 
@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from fitkit.interop import is_keras
 from fitkit.loop.callback import Callback
-from fitkit.tune.loss_scale import slots_of
 from fitkit.tune.optimizers import optimizers_beside
 
 if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop
 
-__all__ = ["Undo"]
+__all__ = ["Undo", "take_back"]
 
 
 @final
@@ -25,17 +25,19 @@ class Undo:
     It costs a copy of all of them, and a second pass over them to choose.
 
     Attributes:
-        forgot: Whether the slots that a first update has made were undone.
+        weights: The parameters of the model.
+        forgot: Whether the slots that a first update has made were undone: have the next step run
+            eagerly then, a recorded one finds them.
     """
 
     def __init__(self) -> None:
-        self._weights: list[Tensor] = []
-        self._optimizers: list[Any] = []
+        self.weights: list[Tensor] = []
         self.forgot = False
+        self._optimizers: list[Any] = []
 
     def prepare(self, loop: "FitLoop", callback: Callback) -> None:
         """List what an update writes, at the beginning of a pass."""
-        self._weights = list(loop.model.parameters())
+        self.weights = list(loop.model.parameters())
         self._optimizers = optimizers_beside(loop, callback)
         for each in loop.callbacks:
             if build := getattr(each, "build_optimizer", None):
@@ -45,22 +47,44 @@ class Undo:
     def unless(self, good: Callable[[], Tensor]) -> Generator[None]:
         """Run the update; keep it where `good()`, bool of shape (), says so.
 
-        Syncs: once, at the first update of a torch optimizer.
+        Syncs: once, at the first update of a torch optimizer; per update where the step counts of a
+        torch optimizer lie on the CPU and the model does not.
         """
         slots = self._slots()
-        held = [*(weight for weight in self._weights if weight.requires_grad), *slots]
+        held = [*(weight for weight in self.weights if weight.requires_grad), *slots]
         with torch.no_grad():
             before = [tensor.clone() for tensor in held]
         yield
         keep = good()
-        with torch.no_grad():
-            for tensor, old in zip(held, before, strict=True):
-                tensor.copy_(torch.where(keep.to(tensor.device), tensor, old))
+        take_back(held, before, keep)
         if list(map(id, self._slots())) != list(map(id, slots)):
             self.forgot = not bool(keep)  # sync: once, at a first update
             for optimizer in self._optimizers:
                 if self.forgot and isinstance(optimizer, Optimizer):
                     optimizer.state.clear()
 
+    def recount(self) -> None:
+        """Have Record count the updates of a Keras optimizer anew: some may not have happened."""
+        for optimizer in self._optimizers:
+            if is_keras(optimizer, "optimizers.Optimizer") and optimizer.built:
+                optimizer.iterations.value.add_(0)
+
     def _slots(self) -> list[Tensor]:
-        return [slot for optimizer in self._optimizers for slot in slots_of(optimizer)]
+        return [slot for optimizer in self._optimizers for slot in _slots_of(optimizer)]
+
+
+@torch.no_grad()
+def take_back(tensors: Sequence[Tensor], before: Sequence[Tensor], keep: Tensor) -> None:
+    """Put back in place what was there before, unless `keep`, bool of shape ()."""
+    on_device = {device: keep.to(device) for device in {tensor.device for tensor in tensors}}
+    for tensor, old in zip(tensors, before, strict=True):
+        torch.where(on_device[tensor.device], tensor, old, out=tensor)
+
+
+def _slots_of(optimizer: Any) -> Iterator[Tensor]:
+    """Yield the tensors an optimizer keeps from update to update, of torch or Keras."""
+    if isinstance(optimizer, Optimizer):
+        for slots in optimizer.state.values():
+            yield from (value for value in slots.values() if isinstance(value, Tensor))
+    else:
+        yield from (variable.value for variable in optimizer.variables)

@@ -14,9 +14,10 @@ import torch
 
 import fitkit
 from fitkit import Callback, Checkpoint, ConfigError, Record
+from fitkit.testing.reads import counted_reads
 from tests.contract import every_callback as every
 from tests.contract.every_callback import EXTRA, cases, loop_of, plain, the, weights_of
-from tests.unit.loop.test_no_hidden_sync import Arm, Disarm, counted
+from tests.unit.loop.test_no_hidden_sync import Arm, Disarm
 
 # They only look on: tried with everything in the slow run, where they cannot change a result.
 WATCHING = {n for n in EXTRA if getattr(fitkit, n).__module__.startswith("fitkit.watch")}
@@ -25,6 +26,7 @@ TIMED = {"Throughput", "Benchmark", "EventTrace", "TensorBoard", "Checkpoint"}
 # They do not go on after a resume as in one go, in what is known; each is a fault to be mended.
 # What is done once per batch or epoch on the host, and said in the docstring under Syncs.
 MAY_READ = {
+    "NaNGuard": "once per update",
     "Predictions": "once per batch",
     "PrintLog": "once per printed loss",
     "ImageGrid": "once per",
@@ -144,8 +146,8 @@ def test_an_error_leaves_a_loop_that_works(name, kind, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "kind"), cases(set(EXTRA) - {"Record"}))
-def test_no_step_reads_the_device(name, kind, tmp_path, monkeypatch):
-    with counted(monkeypatch) as reads:
+def test_no_step_reads_the_device(name, kind, tmp_path):
+    with counted_reads() as reads:
         loop = loop_of(name, kind, tmp_path, front=[Arm(reads)], behind=[Disarm(reads)])
         fit(loop, epochs=2)
     doc = inspect.getdoc(type(the(name, loop))) or ""

@@ -18,6 +18,7 @@ from fitkit import (
     supervised,
 )
 from fitkit.testing import assert_no_sync
+from fitkit.tune import nan_guard, undo
 
 BAD, NUM_BATCHES = 2, 6
 KINDS = ("torch", "keras")
@@ -117,6 +118,34 @@ def test_a_skipped_update_has_not_been(kind, recorded, bad):
     assert loop.state.num_updates == NUM_BATCHES
 
 
+def test_on_a_cpu_only_what_is_taken_back_is_copied(monkeypatch):
+    real, copied = undo.take_back, []
+    monkeypatch.setattr(undo, "take_back", lambda *args: (copied.append(1), real(*args)))
+    loop = loop_of("torch", NaNGuard("skip"), bad=(1, 4))
+    with pytest.warns(UserWarning, match="skipped 2 updates"):
+        loop.fit(epochs=1)
+    assert len(copied) == 2
+
+
+def scheduled(*callbacks):
+    """A rate that the host evaluates for a recorded step, by the updates that really happened."""
+    schedule = keras.optimizers.schedules.CosineDecay(0.01, 8, warmup_target=0.1, warmup_steps=4)
+    model, (x, y) = model_of("torch"), rows((1, 3))
+    stack = supervised(loss=nn.MSELoss(), optimizer=keras.optimizers.Adam(schedule))
+    loop = FitLoop(model, TensorLoader(x, y, batch_size=4))
+    loop.attach(stack, NaNGuard("skip"), *callbacks)
+    with pytest.warns(UserWarning, match="skipped 2"):
+        loop.fit(epochs=2)
+    return tensors(loop)
+
+
+def test_a_skipped_update_does_not_count_for_a_schedule(monkeypatch):
+    assert same(scheduled(Record("interpret")), scheduled())
+    monkeypatch.setattr(undo.Undo, "recount", lambda self: None)
+    with pytest.raises(UserWarning, match="a replay differs from the eager step"):
+        scheduled(Record("interpret"))
+
+
 def test_too_many_in_a_row_end_the_run():
     loop = loop_of("torch", NaNGuard("skip", limit=3), bad=(1, 2, 3, 4, 5))
     with pytest.raises(NonFiniteError, match="in update 1"):
@@ -160,12 +189,14 @@ def test_there_is_nothing_to_go_back_to(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["skip", "rollback"])
-def test_steps_read_nothing(mode, tmp_path):
+def test_steps_read_nothing(mode, tmp_path, monkeypatch):
+    monkeypatch.setattr(nan_guard, "_reads_freely", lambda loop: False)  # as on a GPU
     guard = NaNGuard(mode, every=1000)
     behind = [Checkpoint(every=1000)] if mode == "rollback" else []
     loop = loop_of("torch", guard, *behind, bad=(), run_dir=tmp_path)
     loop.fit(epochs=1)  # the first update of an optimizer makes its slots
     assert_no_sync(loop, of=guard)
+    monkeypatch.undo()
     reading = NaNGuard()
     with pytest.raises(AssertionError, match="NaNGuard.on_grads_ready"):
         assert_no_sync(loop_of("torch", reading, bad=()), of=reading)
