@@ -36,6 +36,7 @@ class Callback:
         needs: What of the step must outlive the step region: {"outputs"}.
         instead_of_two: What to do instead of attaching a second one of this class; where it is not
             empty, a second one is refused.
+        one_per_turn: Whether two are fine in two turns, all the same.
         only_watches: Whether the hooks that run between two steps change nothing that a step
             reads. If that holds for all of them, `Record` looks for changes less often.
         around: Context managers, by action, in which the action is run. A factory takes nothing.
@@ -57,6 +58,7 @@ class Callback:
     needs: frozenset[str] = frozenset()
     around: Mapping[Event, Around] = {}
     instead_of_two: ClassVar[str] = ""
+    one_per_turn: ClassVar[bool] = False
     only_watches: bool = False
 
     @property

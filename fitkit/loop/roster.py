@@ -59,7 +59,7 @@ class Roster:
         """
         new = list(self._expanded(given))
         everyone = [*self.given, *self._joining, *new]
-        _check_unique(flatten(everyone))
+        _check_unique(everyone)
         _check_turns(everyone)
         if running:
             self._joining += new
@@ -162,11 +162,15 @@ def _in_the_name_of(hook: Hook, event: Event, change: Change) -> None:
     change()
 
 
-def _check_unique(callbacks: list[Callback]) -> None:
+def _check_unique(entries: list[Entry]) -> None:
+    callbacks = flatten(entries)
+    turns = {id(c): entry for entry in entries if isinstance(entry, Turn) for c in entry.callbacks}
     for index, callback in enumerate(callbacks):
-        name = type(callback).__name__
+        name, turn = type(callback).__name__, turns.get(id(callback))
         for earlier in range(index):
-            if callback.instead_of_two and type(callbacks[earlier]) is type(callback):
+            others = turn and turns.get(id(callbacks[earlier])) not in (None, turn)
+            is_alone = not callback.instead_of_two or (callback.one_per_turn and others)
+            if not is_alone and type(callbacks[earlier]) is type(callback):
                 raise ConfigError(
                     f"callbacks[{earlier}] and callbacks[{index}] are both {name}; a loop has one\n"
                     f"{callback.instead_of_two}"

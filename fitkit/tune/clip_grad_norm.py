@@ -1,29 +1,22 @@
 """Gradients no longer than a limit."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from fitkit.errors import ConfigError, brief
 from fitkit.interop import is_keras
-from fitkit.loop.callback import TRAIN_ONLY, Callback
 from fitkit.loop.state import State
-from fitkit.tune.optimizers import grads_scaled_by, optimizers_beside, refuse_doubled
+from fitkit.tune.clipping import Clipping, positive
+from fitkit.tune.optimizers import optimizers_beside
 from fitkit.tune.tensor_lists import mul_, norm
 
-if TYPE_CHECKING:
-    from fitkit.loop.fit_loop import FitLoop
-
-__all__ = ["CLIPPING", "ClipGradNorm", "positive"]
-
-CLIPPING = ("clipnorm", "clipvalue", "global_clipnorm")
-"""Arguments of a Keras optimizer that clip its gradients."""
+__all__ = ["ClipGradNorm"]
 
 
 @final
-class ClipGradNorm(Callback):
+class ClipGradNorm(Clipping):
     """Scale all gradients down together where their norm is above a limit; log the norm.
 
     As `torch.nn.utils.clip_grad_norm_`: the norm is that of all gradients as one vector (with
@@ -39,7 +32,7 @@ class ClipGradNorm(Callback):
     Logs:   grad_norm, the norm before clipping, as mean over the pass; with turns <turn>_grad_norm.
         Where dynamic loss scaling skips updates, of the finite norms.
     Syncs:  never.
-    Raises: ConfigError if a number is not positive, or if a Keras optimizer clips, too.
+    Raises: ConfigError if a number is not positive, or if another one, or a Keras optimizer, clips.
 
     Example:
         ```python
@@ -54,41 +47,34 @@ class ClipGradNorm(Callback):
         ```
     """
 
-    phases = TRAIN_ONLY
-    after = ("Accumulate", "MixedPrecision")
+    instead_of_two = "The smaller limit is enough; in two turns there may be one each."
+    one_per_turn = True
 
     def __init__(self, max_norm: float, *, norm_type: float = 2.0) -> None:
+        super().__init__()
         self.max_norm = positive("max_norm", max_norm)
         self.norm_type = positive("norm_type", norm_type)
-        self._parameters: list[Tensor] = []
-        self._optimizers: list[Any] = []
         self._skips = False  # whether updates by infinite gradients are skipped
         self._finite: dict[str, Tensor] = {}  # sum and number of the finite norms of a pass
 
-    def attach(self, loop: "FitLoop") -> None:
-        """Keep the loop: its optimizers are looked at."""
-        self._loop = loop
-
     def on_fit_begin(self, state: State) -> None:
-        """Check that nobody else clips."""
-        refuse_doubled(self._loop, self, CLIPPING, does="clip gradients")
+        """Check that nobody else clips; see who skips updates."""
+        super().on_fit_begin(state)
         optimizers = optimizers_beside(self._loop, self)
         self._skips = any(getattr(c, "skips_updates", False) for c in self._loop.callbacks) or any(
             is_keras(optimizer, "optimizers.LossScaleOptimizer") for optimizer in optimizers
         )
 
     def on_pass_begin(self, state: State) -> None:
-        """List the weights and the optimizers."""
+        """Begin a mean; list the weights and the optimizers."""
+        super().on_pass_begin(state)
         for sums in self._finite.values():
             sums.zero_()
-        self._parameters = list(state.model.parameters())
-        self._optimizers = optimizers_beside(self._loop, self)
 
     def on_grads_ready(self, state: State) -> None:
         """Clip."""
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        gradients, scale = self.gradients()
         length = norm(gradients, self.norm_type)
-        scale = grads_scaled_by(self._optimizers)
         if scale is not None:
             length = length / scale
         mul_(gradients, (self.max_norm / (length + 1e-6)).clamp(max=1.0))
@@ -117,17 +103,3 @@ class ClipGradNorm(Callback):
                 self._finite[name].copy_(sums)
             else:
                 self._finite[name] = sums.to(self._loop.device).clone()
-
-
-def positive(argument: str, value: Any) -> float:
-    """Return `value` if it is a number above 0; inf is one.
-
-    Raises:
-        ConfigError: If it is anything else: zero, negative, NaN, a bool, a tensor.
-    """
-    if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
-        return value
-    raise ConfigError(
-        f"{argument}={brief(value)} is a {type(value).__name__}, expected a number above 0\n"
-        f"Give a positive number, for example {argument}=1.0."
-    )

@@ -1,24 +1,18 @@
 """Gradients whose elements stay within a limit."""
 
-from typing import TYPE_CHECKING, Any, final
+from typing import final
 
 import torch
-from torch import Tensor
 
-from fitkit.loop.callback import TRAIN_ONLY, Callback
 from fitkit.loop.state import State
-from fitkit.tune.clip_grad_norm import CLIPPING, positive
-from fitkit.tune.optimizers import grads_scaled_by, optimizers_beside, refuse_doubled
+from fitkit.tune.clipping import Clipping, positive
 from fitkit.tune.tensor_lists import clamp_
-
-if TYPE_CHECKING:
-    from fitkit.loop.fit_loop import FitLoop
 
 __all__ = ["ClipGradValue"]
 
 
 @final
-class ClipGradValue(Callback):
+class ClipGradValue(Clipping):
     """Clip every element of the gradients to [-max_value, max_value].
 
     Gradients that a Keras optimizer will divide by a loss scale at APPLY count as divided already;
@@ -46,31 +40,13 @@ class ClipGradValue(Callback):
         ```
     """
 
-    phases = TRAIN_ONLY
-    after = ("Accumulate", "MixedPrecision")
-
     def __init__(self, max_value: float) -> None:
+        super().__init__()
         self.max_value = positive("max_value", max_value)
-        self._parameters: list[Tensor] = []
-        self._optimizers: list[Any] = []
-
-    def attach(self, loop: "FitLoop") -> None:
-        """Keep the loop: its optimizers are looked at."""
-        self._loop = loop
-
-    def on_fit_begin(self, state: State) -> None:
-        """Check that nobody else clips."""
-        refuse_doubled(self._loop, self, CLIPPING, does="clip gradients")
-
-    def on_pass_begin(self, state: State) -> None:
-        """List the weights and the optimizers."""
-        self._parameters = list(state.model.parameters())
-        self._optimizers = optimizers_beside(self._loop, self)
 
     def on_grads_ready(self, state: State) -> None:
         """Clip."""
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        scale = grads_scaled_by(self._optimizers)
+        gradients, scale = self.gradients()
         if scale is None:
             clamp_(gradients, self.max_value)
             return

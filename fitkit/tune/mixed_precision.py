@@ -12,7 +12,7 @@ from fitkit.loop.callback import Callback
 from fitkit.loop.events import Event, Phase
 from fitkit.loop.interval import positive_int
 from fitkit.loop.state import State
-from fitkit.tune.clip_grad_norm import positive
+from fitkit.tune.clipping import positive
 from fitkit.tune.loss_scale import LossScale
 from fitkit.tune.precision_checks import check_device, check_keras, check_scale, check_weights
 from fitkit.tune.undo import Undo

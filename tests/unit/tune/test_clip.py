@@ -11,8 +11,9 @@ from fitkit import (
     ClipGradValue,
     ConfigError,
     MixedPrecision,
+    Turn,
 )
-from fitkit.tune import clip_grad_norm
+from fitkit.tune import clipping
 from tests.unit.record.loops import compare
 from tests.unit.tune import windows as w
 
@@ -99,7 +100,7 @@ def test_gradients_that_keras_will_unscale_are_clipped_as_if_unscaled(scaled, ma
 
 def test_without_the_scale_it_would_be_another_limit(monkeypatch):
     """The negative control."""
-    monkeypatch.setattr(clip_grad_norm, "grads_scaled_by", lambda optimizers: None)
+    monkeypatch.setattr(clipping, "grads_scaled_by", lambda optimizers: None)
     ends = []
     for options in ({}, {"loss_scale_factor": 1024.0}):
         model, optimizer = w.keras_mlp(), keras.optimizers.SGD(0.5, **options)
@@ -147,6 +148,18 @@ def test_a_keras_optimizer_that_clips(make, arguments):
     optimizer = keras.optimizers.LossScaleOptimizer(w.keras_adam(**arguments))
     loop = w.loop_of(w.torch_mlp(), SMALL, clip := make(), optimizer=optimizer)
     w.refused(loop, ConfigError, type(clip).__name__, f"Adam({name}={value})", "both clip")
+
+
+def test_a_second_norm_is_refused_but_in_another_turn():
+    first, second = ClipGradNorm(0.3), ClipGradNorm(0.1)
+    loop = w.loop_of(w.torch_mlp(), SMALL)
+    with pytest.raises(ConfigError, match="are both ClipGradNorm") as caught:
+        loop.attach(first, second)
+    assert "The smaller limit is enough" in str(caught.value)
+    with pytest.raises(ConfigError, match="are both ClipGradNorm"):
+        loop.attach(first, Turn("a", [second]))
+    loop.attach(Turn("a", [first]), Turn("b", [second]))
+    assert {"a_grad_norm", "b_grad_norm"} <= set(loop.fit(epochs=1).rows[0])
 
 
 @pytest.mark.parametrize("limit", [0, -1.0, float("nan"), True, "1", None])
