@@ -25,9 +25,8 @@ from torch import Tensor, nn
 
 import fitkit
 from benchmarks.harness import Run, compare, write_result
-from benchmarks.record_cases import BATCH, digits
-from fitkit import Callback, FitLoop, Record, TensorLoader, supervised
-from tests.parity import hand_loops as hand
+from benchmarks.record_cases import fitkit_loop
+from fitkit import Callback, Record
 from tests.parity.digits import keras_mlp
 
 STEPS = 100
@@ -179,15 +178,8 @@ def line(name: str, row: dict[str, Any]) -> str:
 
 
 def fitkit_steps(callbacks: Sequence[Callback], backend: Any, steps: int) -> Run:
-    keras.utils.set_random_seed(1)
-    stack = supervised(
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
-        optimizer=keras.optimizers.Adam(hand.LEARNING_RATE),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-    )
-    loader = TensorLoader(*digits(steps), batch_size=BATCH, shuffle=True)
     record = [Record(backend)] if backend else []
-    loop = FitLoop(keras_mlp(), loader, callbacks=[*stack, *callbacks, *record])
+    loop = fitkit_loop("MLP", steps, *callbacks, *record)
     loop.fit(max_steps=12)  # builds, traces and compiles; whole windows
 
     def run(num_steps: int) -> None:

@@ -81,7 +81,7 @@ CASES: dict[str, Case] = {
 
 
 def fitkit_loop(case: str, num_batches: int, *callbacks: Any) -> FitLoop:
-    """The stack of the guide's metrics loop, with Throughput, from a fixed seed."""
+    """The stack of the guide's metrics loop, from a fixed seed."""
     make_model, make_data = CASES[case]
     keras.utils.set_random_seed(1)
     stack = supervised(
@@ -90,11 +90,12 @@ def fitkit_loop(case: str, num_batches: int, *callbacks: Any) -> FitLoop:
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
     )
     loader = TensorLoader(*make_data(num_batches), batch_size=BATCH, shuffle=True)
-    return FitLoop(make_model(), loader, callbacks=[stack, Throughput(), *callbacks])
+    return FitLoop(make_model(), loader, callbacks=[stack, *callbacks])
 
 
 def fitkit_steps(case: str, num_batches: int, backend: Any = None) -> Run:
-    loop = fitkit_loop(case, num_batches, *([Record(backend)] if backend else []))
+    record = [Record(backend)] if backend else []
+    loop = fitkit_loop(case, num_batches, Throughput(), *record)
     loop.fit(max_steps=3)  # builds, traces and compiles
     return lambda num_steps: loop.fit(max_steps=num_steps)
 
