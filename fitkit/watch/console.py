@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any, TextIO
 
+from fitkit.watch.text_table import short
+
 __all__ = ["Console", "listing", "number"]
 
 
@@ -69,4 +71,4 @@ def listing(logs: Mapping[str, float]) -> str:
     """
     names = [name for name in logs if "/" not in name]
     names.sort(key=lambda name: (name == "lr", name.startswith("val_")))
-    return "  ".join(f"{name} {number(logs[name])}" for name in names)
+    return "  ".join(f"{short(name)} {number(logs[name])}" for name in names)
