@@ -101,8 +101,17 @@ MAKERS = {
 }
 
 
-@pytest.mark.parametrize("record", [False, True], ids=["eager", "recorded"])
-@pytest.mark.parametrize("name", MAKERS)
+# Recorded, "several" shows what each of the others shows.
+CASES = [pytest.param(name, False, id=f"{name}-eager") for name in MAKERS]
+CASES += [
+    pytest.param(
+        name, True, id=f"{name}-recorded", marks=() if name == "several" else pytest.mark.slow
+    )
+    for name in MAKERS
+]
+
+
+@pytest.mark.parametrize(("name", "record"), CASES)
 def test_it_trains_as_in_fit(name, record):
     theirs = by_keras(MAKERS[name])
     assert_same(by_loop(MAKERS[name], record=record), theirs)

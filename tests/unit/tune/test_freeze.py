@@ -7,7 +7,6 @@ import torch
 from fitkit import ConfigError, Event, FitLoop, Freeze, Record, supervised
 from tests.unit.tune.trainings import (
     KINDS,
-    TRAININGS,
     assert_equal,
     batches,
     by_hand,
@@ -20,18 +19,26 @@ from tests.unit.tune.trainings import (
 FIRST = {"torch": "0", "keras": "first"}
 
 
-@pytest.mark.parametrize(("kind", "mode"), TRAININGS)
+PLANS = {
+    "until an epoch": ({"until": "2 epochs"}, lambda k: k < 10),
+    "until an update": ({"until": 7}, lambda k: k < 7),
+    "from an epoch": ({"start": "1 epoch"}, lambda k: k >= 5),
+    "between": ({"start": 3, "until": "2 epochs"}, lambda k: 3 <= k < 10),
+}
+# "between" freezes and thaws, at an update and at an epoch: recorded, the rest shows that again.
+RECORDED = [
+    pytest.param("torch", "recorded", plan, marks=() if plan == "between" else pytest.mark.slow)
+    for plan in PLANS
+]
+RECORDED += [pytest.param("keras", "recorded", plan, marks=pytest.mark.slow) for plan in PLANS]
+
+
 @pytest.mark.parametrize(
-    ("options", "is_frozen"),
-    [
-        ({"until": "2 epochs"}, lambda k: k < 10),
-        ({"until": 7}, lambda k: k < 7),
-        ({"start": "1 epoch"}, lambda k: k >= 5),
-        ({"start": 3, "until": "2 epochs"}, lambda k: 3 <= k < 10),
-    ],
-    ids=["until an epoch", "until an update", "from an epoch", "between"],
+    ("kind", "mode", "plan"),
+    [*((kind, "eager", plan) for kind in KINDS for plan in PLANS), *RECORDED],
 )
-def test_it_is_the_training_without_those_gradients(kind, mode, options, is_frozen):
+def test_it_is_the_training_without_those_gradients(kind, mode, plan):
+    options, is_frozen = PLANS[plan]
     loop = loop_of(kind, Freeze(FIRST[kind], **options), mode=mode)
     loop.fit(epochs=3)
     frozen = [0, 1]  # weight and bias of the first layer

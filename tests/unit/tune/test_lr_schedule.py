@@ -22,7 +22,6 @@ from fitkit import (
 )
 from tests.unit.tune.trainings import (
     KINDS,
-    MODES,
     TRAININGS,
     Late,
     assert_equal,
@@ -63,8 +62,7 @@ def rates_used(loop):
     return seen
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "mode"), TRAININGS)
 def test_a_function_of_the_update(kind, mode):
     schedule = Cosine(0.1, steps=15, warmup=3)
     loop = loop_of(kind, LRSchedule(schedule), mode=mode)

