@@ -1,6 +1,7 @@
 """The moments of a run, in firing order: the source of hook names, docs and `print(loop)`."""
 
 from enum import IntEnum, StrEnum
+from functools import cache
 
 __all__ = ["ACTIONS", "BATCH_EVENTS", "REGION", "Event", "Phase", "hook_name"]
 
@@ -93,6 +94,7 @@ BATCH_EVENTS = frozenset(e for e in Event if Event.BATCH_BEGIN <= e <= Event.BAT
 """The events that fire once per batch."""
 
 
+@cache
 def hook_name(event: Event) -> str:
     """Return the name of the method that listens to `event`: `on_` + the lower-case name."""
     return f"on_{event.name.lower()}"

@@ -8,12 +8,15 @@ from typing import Any, cast
 
 from torch.optim import Optimizer
 
+from fitkit.loop.events import REGION, Event, Phase, hook_name
 from fitkit.record.holder import SCALARS
 
 __all__ = [
+    "HOST_SIDE",
     "LIBRARIES",
     "UNWATCHED",
     "counted_names",
+    "hooks_of",
     "is_own",
     "is_watched",
     "leads_on",
@@ -28,6 +31,10 @@ UNWATCHED = (
     *("keras.src.backend.Variable", "keras.src.backend.common", "keras.src.backend.torch.core"),
     "torch.nn.modules.container.Parameter",
 )
+# Methods of a callback that never run in the step region.
+HOST_SIDE = {hook_name(event) for event in Event if event not in REGION[Phase.TRAIN]} | {
+    *("__init__", "attach", "detach", "state_dict", "load_state_dict", "step_key")
+}
 # Private, but it is what `optimizer.learning_rate = schedule_or_function` sets.
 _KERAS_RATE = "_learning_rate"
 # Private, but it is what `layer.trainable = False` sets; a layer may have no weights that tell.
@@ -97,3 +104,9 @@ def names_in(code: CodeType) -> set[str]:
 def package_of(thing: Any) -> str:
     """Return the name of the package that a class or function comes from."""
     return str(thing.__module__).partition(".")[0]
+
+
+def hooks_of(parameter: Any) -> list[Any]:
+    """Return the hooks that wait for the gradient of a parameter."""
+    hooks, later = parameter._backward_hooks, parameter._post_accumulate_grad_hooks
+    return [*(hooks or {}).values(), *(later or {}).values()]

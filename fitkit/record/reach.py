@@ -6,7 +6,7 @@ scalars and callables count; the rest is bookkeeping and variables, which a trac
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
 from types import FunctionType, MethodType, ModuleType
@@ -18,15 +18,16 @@ from torch.optim import Optimizer
 
 from fitkit.interop import modules_of
 from fitkit.loop.callback import Callback
-from fitkit.loop.events import REGION, Event, Phase, hook_name
 from fitkit.record.containers import ArrayHolder, Container, ContainerHolder, IteratorHolder
 from fitkit.record.generators import GeneratorHolder
 from fitkit.record.holder import SCALARS, Holder
 from fitkit.record.holders import AttributeHolder, ClassHolder, FunctionHolder, SlotsHolder
 from fitkit.record.ownership import (
+    HOST_SIDE,
     LIBRARIES,
     UNWATCHED,
     counted_names,
+    hooks_of,
     is_own,
     is_watched,
     leads_on,
@@ -40,12 +41,9 @@ __all__ = ["Reach"]
 # Private dicts of modules whose items count: `module.weight = ...`, hooks that join or leave.
 _HOOK_DICTS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _MODULE_DICTS = ("_parameters", "_buffers", "_modules", *_HOOK_DICTS)
-# Methods of a callback that never run in the step region.
-_HOST_SIDE = {hook_name(event) for event in Event if event not in REGION[Phase.TRAIN]} | {
-    *("__init__", "attach", "detach", "state_dict", "load_state_dict", "step_key")
-}
 # Who mentions one of these may read attributes whose names do not appear in the code.
 _DYNAMIC = {"getattr", "vars", "__dict__", "attrgetter", "__getattribute__", "asdict", "eval"}
+_LEAVES = frozenset({*SCALARS, Tensor, nn.Parameter, ModuleType})  # most of what is met
 _MAX_DEPTH = 16
 _MAX_ITEMS = 64
 _MAX_BYTES = 1 << 16  # of an array, compared at every step
@@ -129,8 +127,10 @@ class Reach:
 
     def _add(self, value: Any, depth: int, owner: str = "") -> None:
         """Walk on from any value."""
+        if type(value) in _LEAVES or depth > _MAX_DEPTH:
+            return
         value = unwrapped(value)
-        if depth > _MAX_DEPTH or isinstance(value, (*SCALARS, Tensor, ModuleType)):
+        if isinstance(value, (*SCALARS, Tensor, ModuleType)):
             return
         if isinstance(value, dict | list | deque | set):
             self._add_container(cast(Container, value), owner, depth)
@@ -153,9 +153,12 @@ class Reach:
             array = cast("np.ndarray[Any, Any]", value)
             if array.nbytes <= _MAX_BYTES and self._is_new(array):
                 self.holders.append(ArrayHolder(array, owner))
-        elif isinstance(value, Iterator) and package_of(type(cast(Any, value))) in LIBRARIES:
+        elif (
+            hasattr(cast(Any, type(value)), "__next__")
+            and package_of(type(value)) in LIBRARIES
+        ):
             if self._is_new(value):
-                self.holders.append(IteratorHolder(type(cast(Any, value)).__name__, owner))
+                self.holders.append(IteratorHolder(type(value).__name__, owner))
         else:
             self._add_object(value, depth)
 
@@ -243,7 +246,7 @@ class Reach:
         if package != "fitkit":
             self.holders.append(ClassHolder(kind))
         self._add_class(type(kind), depth)
-        hidden = _HOST_SIDE if issubclass(kind, Callback) else ()
+        hidden = HOST_SIDE if issubclass(kind, Callback) else ()
         for value in [value for name, value in vars(kind).items() if name not in hidden]:
             function = getattr(value, "__func__", getattr(value, "fget", value))
             self._add(function, max(depth, 1), kind.__name__)
@@ -292,9 +295,3 @@ class Reach:
                 self.holders.append(AttributeHolder(module, own))
             for name in own:
                 self._add(held[name], depth + 1, module.__name__)
-
-
-def hooks_of(parameter: Any) -> list[Any]:
-    """Return the hooks that wait for the gradient of a parameter."""
-    hooks, later = parameter._backward_hooks, parameter._post_accumulate_grad_hooks
-    return [*(hooks or {}).values(), *(later or {}).values()]

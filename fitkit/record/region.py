@@ -64,17 +64,20 @@ class StepInputs(NamedTuple):
 
 def step_inputs(state: State) -> StepInputs:
     """Return the tensors of the batch and of `state.extra`. Gathers nothing, syncs never."""
+    gather, extra = state.pending, vars(state.extra)
+    if gather is not None and not extra and state.grad_scale is None:  # fast, and the usual case
+        return StepInputs([gather.index], (state.batch_size, gather.ids))
     tensors: list[Tensor] = []
     layout: list[object] = [state.batch_size]
     opaque: list[str] = []
-    if state.pending is not None:
-        tensors.append(state.pending.index)
-        layout.append(state.pending.ids)
+    if gather is not None:
+        tensors.append(gather.index)
+        layout.append(gather.ids)
     else:
         for name in _FIELDS:
             _collect(getattr(state, name), tensors, layout, opaque)
     _collect(state.grad_scale, tensors, layout, opaque)
-    for name, value in vars(state.extra).items():
+    for name, value in extra.items():
         layout.append(name)
         _collect(value, tensors, layout, opaque)
     layout += [(t.shape, t.dtype, t.device, t.stride(), t.requires_grad) for t in tensors]
