@@ -19,6 +19,7 @@ __all__ = [
     "KerasMetric",
     "KerasOptimizer",
     "KerasVariable",
+    "children_of",
     "device_of",
     "global_seed",
     "ignores_training",
@@ -32,6 +33,7 @@ __all__ = [
     "set_global_seed",
     "state_tensors",
     "trainable_parameters",
+    "weights_of",
 ]
 
 
@@ -124,6 +126,34 @@ def modules_of(model: nn.Module) -> list[nn.Module]:
         if is_keras(module, "Layer"):
             found.update(dict.fromkeys(cast(Any, module)._flatten_layers()))
     return list(found)
+
+
+def children_of(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return name and module of the parts of a module, layers of a Keras layer among them."""
+    found: dict[int, tuple[str, nn.Module]] = {}
+    if is_keras(module, "Layer"):
+        layer: Any = module
+        parts = layer.layers if is_keras(layer, "Model") else layer._flatten_layers(False, False)
+        found = {id(part): (part.name, part) for part in parts}
+    for name, child in module.named_children():
+        # What Keras keeps for itself begins with an underscore.
+        if not (is_keras(module, "Layer") and name.startswith("_")):
+            found.setdefault(id(child), (name, child))
+    return list(found.values())
+
+
+def weights_of(module: nn.Module) -> list[tuple[Tensor, bool]]:
+    """Return the weights and running statistics of a module, and whether each is trained.
+
+    The seeds of Keras's random layers are not among them.
+    """
+    layers = keras_layers_of(module)
+    held = [(v.value, bool(v.trainable)) for layer in layers for v in layer.weights]
+    of_keras = {id(v.value) for layer in layers for v in layer.variables}
+    own = [(p, p.requires_grad) for p in module.parameters()]
+    own += [(buffer, False) for buffer in module.buffers()]
+    held += [(tensor, trained) for tensor, trained in own if id(tensor) not in of_keras]
+    return list({id(tensor): (tensor, trained) for tensor, trained in held}.values())
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -3,8 +3,10 @@
 from fitkit.watch.benchmark import Benchmark, BenchmarkResult
 from fitkit.watch.csv_logger import CSVLogger
 from fitkit.watch.event_trace import EventTrace, TraceRow
+from fitkit.watch.flops import LayerRow
 from fitkit.watch.image_grid import ImageGrid
 from fitkit.watch.jsonl_logger import JSONLLogger
+from fitkit.watch.model_summary import ModelSummary
 from fitkit.watch.predictions import Collected, Predictions
 from fitkit.watch.print_log import PrintLog
 from fitkit.watch.progress_bar import ProgressBar
@@ -19,6 +21,8 @@ __all__ = [
     "EventTrace",
     "ImageGrid",
     "JSONLLogger",
+    "LayerRow",
+    "ModelSummary",
     "Predictions",
     "PrintLog",
     "ProgressBar",

@@ -37,6 +37,7 @@ EXTRA = {
     "LRSchedule": lambda kind: fitkit.LRSchedule(lambda k: 0.1 / (k + 1)),
     "Limits": lambda kind: fitkit.Limits(train_batches=4, sanity_batches=1),
     "MixedPrecision": lambda kind: fitkit.MixedPrecision("bf16"),
+    "ModelSummary": lambda kind: fitkit.ModelSummary(),
     "NaNGuard": lambda kind: fitkit.NaNGuard("skip"),
     "Predictions": lambda kind: fitkit.Predictions(["train", "val"]),
     "PrintLog": lambda kind: fitkit.PrintLog(every=2),
