@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 os.environ["KERAS_BACKEND"] = "torch"
-os.environ["KERAS_TORCH_DEVICE"] = "cpu"
+os.environ.setdefault("KERAS_TORCH_DEVICE", "cpu")
 
 import keras
 import torch
@@ -150,7 +150,9 @@ def main() -> None:
         write_result("callbacks_cost", result)
 
 
-def cost(name: str, backend: str | None, rounds: int, steps: int = STEPS) -> dict[str, Any]:
+def cost(
+    name: str, backend: str | None, rounds: int, steps: int = STEPS, device: str = "cpu"
+) -> dict[str, Any]:
     """Time one callback; the figures of `compare`, and what it adds in us per step."""
     entry = REGISTRY[name]
     contestants = {
@@ -158,7 +160,7 @@ def cost(name: str, backend: str | None, rounds: int, steps: int = STEPS) -> dic
         name: fitkit_steps(entry.make(), backend, steps),
         "kernels": kernel_steps(entry.kernels),
     }
-    compared = compare(contestants, steps=steps, rounds=rounds, warmup_rounds=2)
+    compared = compare(contestants, steps=steps, rounds=rounds, warmup_rounds=2, device=device)
     times = {each: compared["cpu_us_per_step"][each]["all"] for each in contestants}
     added = [a - b for a, b in zip(times[name], times["bare"], strict=True)]
     kernels = statistics.median(times["kernels"]) if entry.kernels else 0.0

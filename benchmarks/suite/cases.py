@@ -1,0 +1,203 @@
+"""What is trained: model, data, batch size; one entry per case, and the points of the curves.
+
+Targets are class numbers everywhere (per token in the transformers), so that the losses of Keras
+and torch take the same bytes. Nothing is shuffled: every contestant gets the same batches in the
+same order, and dropout is left out, so that all must end at the same loss.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.suite import models
+
+Arrays = tuple[Tensor, Tensor]
+
+FEW = ("hand-torch", "hand-torch-compile", "hand-torch-reduce-overhead", "keras-fit", "lightning",
+       "fitkit", "fitkit-torch", "record-inductor", "record-torch", "record-cudagraph",
+       "record-torch-cudagraph", "floor")  # fmt: skip
+"""Contestants of the compute-bound cases: all of them at once would not fit into a GPU."""
+CURVES = ("hand-keras", "keras-fit", "lightning", "fitkit", "record-interpret", "record-inductor",
+          "record-cudagraph", "floor")  # fmt: skip
+AXES = {
+    "batch": (8, 32, 128, 512, 2048, 8192),
+    "layers": (2, 4, 8, 16, 32, 64),
+    "callbacks": (0, 5, 10, 20, 50),
+    "metrics": (0, 1, 2, 5, 10),
+}
+QUICK_POINTS = {"batch": (8, 128, 2048), "layers": (2, 16), "callbacks": (0, 50),
+                "metrics": (0, 10)}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to train.
+
+    Attributes:
+        title: For people.
+        compares: What the case shows, one sentence.
+        model: Makes the network; the seed is set before.
+        data: Maps a number of samples to inputs and class numbers.
+        batch: Samples per step.
+        steps: Steps per epoch, which is what one round trains.
+        kind: "keras" or "torch", of what the model is built; "gan" has two networks.
+        num_metrics: Accuracies kept while training.
+        validates: Whether every epoch ends with a validation over a quarter as many batches.
+        num_callbacks: Callbacks that do nothing, on top.
+        devices: Where it is run.
+        only: Names of the contestants; None for all.
+        axis: Which curve this is a point of.
+        value: Its place on the axis.
+        seconds: What it takes on two cores with an empty compiler cache, in the quick suite.
+    """
+
+    name: str
+    title: str
+    compares: str
+    model: Callable[[], nn.Module]
+    data: Callable[[int], Arrays]
+    batch: int
+    steps: int
+    kind: str = "keras"
+    num_metrics: int = 0
+    validates: bool = False
+    num_callbacks: int = 0
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    only: tuple[str, ...] | None = None
+    axis: str | None = None
+    value: int = 0
+    seconds: int = 60
+
+
+# -- data ------------------------------------------------------------------------------------------
+
+
+def digits(num: int) -> Arrays:
+    """Digit-like images (num, 784) in [0, 1]; every fourth label is drawn anew."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, num)
+    strokes = (rng.random((10, 784)) < 0.2).astype("float32")
+    noise = rng.standard_normal((num, 784), dtype="float32")
+    images = np.clip(strokes[labels] + 0.25 * noise, 0, 1)
+    labels[::4] = rng.integers(0, 10, len(labels[::4]))
+    return torch.from_numpy(images), torch.from_numpy(labels)
+
+
+def images(num: int, size: int = 32, classes: int = 10) -> Arrays:
+    """Random images (num, size, size, 3) in [0, 1] and random labels."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(num, size, size, 3, generator=generator)
+    return x, torch.randint(0, classes, (num,), generator=generator)
+
+
+def bags(num: int) -> Arrays:
+    """Bags of 20 ids below 10,000; the label is that of the first id."""
+    ids = torch.randint(0, 10_000, (num, 20), generator=torch.Generator().manual_seed(0))
+    return ids, ids[:, 0] % 10
+
+
+def texts(num: int, vocabulary: int, length: int) -> Arrays:
+    """Sequences in which every id follows from the one before; targets are shifted by one."""
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randint(0, vocabulary, (num, 1), generator=generator)
+    ids = (first + 7 * torch.arange(length + 1)) % vocabulary
+    return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+
+
+def pictures(num: int) -> Arrays:
+    """Random grey images (num, 28, 28, 1) for the GAN; the labels are not used."""
+    x = torch.rand(num, 28, 28, 1, generator=torch.Generator().manual_seed(0))
+    return x, torch.zeros(num, dtype=torch.int64)
+
+
+# -- the cases -------------------------------------------------------------------------------------
+
+TINY = {"vocabulary": 256, "length": 64}
+SMALL = {"vocabulary": 50_257, "length": 1024}
+_tiny = {**TINY, "depth": 2, "width": 64, "heads": 4}
+_small = {**SMALL, "depth": 12, "width": 768, "heads": 12}
+
+
+def gan() -> nn.Module:
+    from tests.parity import adversaries
+
+    return adversaries.user_gan(width=16, latent_dim=64)
+
+
+CASES: dict[str, Case] = {
+    case.name: case
+    for case in [
+        Case("mlp-32", "Guide's MLP, batch 32", "What a loop costs where a step is short.",
+             models.mlp, digits, 32, 48, seconds=100),
+        Case("mlp-1024", "Guide's MLP, batch 1024", "The same with more arithmetic per step.",
+             models.mlp, digits, 1024, 8, seconds=55),
+        Case("mlp-metrics", "Guide's MLP, accuracy, validation",
+             "A whole epoch: accuracy at every step, validation at the end.",
+             models.mlp, digits, 32, 48, num_metrics=1, validates=True, seconds=70),
+        Case("mlp-torch", "MLP of torch modules, batch 32",
+             "The same MLP without Keras: what the loops themselves cost.",
+             models.torch_mlp, digits, 32, 48, kind="torch", seconds=50),
+        Case("cnn", "CNN on 32x32x3, batch 32", "Convolutions and batch normalization.",
+             models.cnn, images, 32, 12, seconds=80),
+        Case("bag", "Embedding bag and MLP, batch 32", "A large table; a step reads little of it.",
+             models.embedding_bag, bags, 32, 32, seconds=60),
+        Case("gpt-tiny", "Tiny GPT of Keras layers", "Attention; two layers, 64 tokens, batch 8.",
+             partial(models.gpt, **_tiny), partial(texts, **TINY), 8, 16, devices=("cpu",),
+             seconds=85),
+        Case("gpt-tiny-torch", "Tiny GPT of torch modules", "The same of torch modules.",
+             partial(models.TorchGPT, **_tiny), partial(texts, **TINY), 8, 16, kind="torch",
+             devices=("cpu",), seconds=60),
+        Case("gan", "Guide's GAN, batch 16", "Two networks, two optimizers, one step each.",
+             gan, pictures, 16, 4, kind="gan", seconds=70),
+        Case("resnet50", "ResNet-50, batch 64", "A compute-bound network of convolutions.",
+             models.resnet50, partial(images, size=224, classes=1000), 64, 8, devices=("cuda",),
+             only=FEW),
+        Case("gpt2", "GPT-2 small of Keras layers", "124 million weights, 1024 tokens, batch 4.",
+             partial(models.gpt, **_small), partial(texts, **SMALL), 4, 8, devices=("cuda",),
+             only=FEW),
+        Case("gpt2-torch", "GPT-2 small of torch modules", "The same of torch modules.",
+             partial(models.TorchGPT, **_small), partial(texts, **SMALL), 4, 8, kind="torch",
+             devices=("cuda",), only=FEW),
+    ]
+}  # fmt: skip
+QUICK = ("mlp-32", "mlp-metrics", "mlp-1024", "cnn", "gpt-tiny")
+GROUPS = {
+    "small": ("mlp-32", "mlp-1024", "mlp-metrics", "mlp-torch", "bag"),
+    "large": ("resnet50", "gpt2", "gpt2-torch"),
+    "rest": ("cnn", "gan", "curves", "callbacks"),
+}
+"""What the three commands for a GPU run."""
+
+
+def point(axis: str, value: int) -> Case:
+    """The case at `value` on an axis; everything else as in the guide's MLP at batch 32."""
+    batch = value if axis == "batch" else 32
+    return Case(
+        f"{axis}={value}",
+        f"{axis}: {value}",
+        f"How the time of a step grows with {axis}.",
+        partial(models.mlp, value) if axis == "layers" else models.mlp,
+        digits,
+        batch,
+        max(4, min(32, 16_384 // batch)),
+        num_metrics=value if axis == "metrics" else 0,
+        num_callbacks=value if axis == "callbacks" else 0,
+        only=CURVES,
+        axis=axis,
+        value=value,
+        seconds=12,
+    )
+
+
+def find(name: str) -> Case:
+    """The case, or point of a curve, of that name.
+
+    Raises:
+        KeyError: If there is none.
+    """
+    axis, _, value = name.partition("=")
+    return point(axis, int(value)) if axis in AXES and value.isdigit() else CASES[name]

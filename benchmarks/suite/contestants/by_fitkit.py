@@ -1,0 +1,74 @@
+"""fitkit: the standard stack, eager or recorded, and its own `Benchmark` as a second opinion."""
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from benchmarks.suite.task import Task
+from fitkit import Benchmark, Callback, FitLoop, Record, State, TensorLoader, gan, supervised
+
+
+class EpochEnd(Callback):
+    """Rings after every epoch and its validation; tells what `Benchmark` has measured."""
+
+    def __init__(self, task: Task, benchmark: Benchmark) -> None:
+        self.task, self.benchmark, self.num_epochs = task, benchmark, 0
+
+    def on_epoch_end(self, state: State) -> None:
+        """Ring."""
+        self.num_epochs += 1
+        if self.num_epochs == self.task.epochs:
+            self.task.told["benchmark"] = asdict(self.benchmark.result)
+        self.task.tick()
+
+
+class Nothing(Callback):
+    """Does nothing twice a batch."""
+
+    def on_batch_begin(self, state: State) -> None:
+        """Do nothing."""
+
+    def on_batch_end(self, state: State) -> None:
+        """Do nothing."""
+
+
+def train(task: Task, *, parts: str = "Keras", backend: Any = None) -> None:
+    case = task.case
+    arrays = (task.x,) if case.kind == "gan" else (task.x, task.y)
+    loader = TensorLoader(*arrays, batch_size=task.batch)
+    val_loader = None
+    if case.validates:
+        val_loader = TensorLoader(task.x_val, task.y_val, batch_size=task.batch)
+    benchmark = Benchmark(task.steps, warmup=task.warmup * task.steps, repeats=task.rounds)
+    callbacks: list[Callback] = [Nothing() for _ in range(case.num_callbacks)]
+    if backend is not None:
+        callbacks.append(Record(backend, strict=True))
+    callbacks += [benchmark, EpochEnd(task, benchmark)]
+    model, stack = gan_stack(task) if case.kind == "gan" else supervised_stack(task, parts, backend)
+    loop = FitLoop(model, loader, val_loader, callbacks=[stack, *callbacks], run_dir=task.scratch)
+    loop.fit(epochs=task.epochs)
+
+
+def supervised_stack(task: Task, parts: str, backend: Any) -> tuple[Any, Any]:
+    """Recorded, torch's Adam has to be its fused one."""
+    if parts == "Keras":
+        optimizer, loss, metrics = task.keras_adam(), task.keras_loss(), task.keras_metrics()
+    else:
+        optimizer = task.torch_adam(fused=True if backend else None)
+        loss, metrics = task.torch_loss(), task.torch_metrics()
+    return task.model, supervised(loss=loss, optimizer=optimizer, metrics=metrics)
+
+
+def gan_stack(task: Task) -> tuple[Any, Any]:
+    model = task.model
+    stack = gan(
+        generator=model.generator,
+        discriminator=model.discriminator,
+        generator_optimizer=model.g_optimizer,
+        discriminator_optimizer=model.d_optimizer,
+        loss=model.loss_fn,
+        latent_dim=model.latent_dim,
+        seed=model.seed_generator,
+    )
+    return torch.nn.ModuleList([model.generator, model.discriminator]), [*stack]

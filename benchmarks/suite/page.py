@@ -1,0 +1,108 @@
+"""The report as one HTML file that needs nothing beside it."""
+
+import base64
+from collections.abc import Iterator
+from html import escape
+
+from benchmarks.suite import charts, tables
+from benchmarks.suite.tables import Result, Table
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 1180px; margin: 2rem auto;
+       padding: 0 1rem; }
+h1 { margin-bottom: 0; } h2 { margin-top: 3rem; border-bottom: 1px solid #d8dee4; }
+h3 { margin-top: 2.2rem; } .about { color: #5b6770; margin-top: .3rem; }
+.lead li { margin: .35rem 0; } img { max-width: 100%; height: auto; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 13px; margin: 1rem 0; }
+th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #e7ebef; }
+th { background: #f5f7f9; font-weight: 600; vertical-align: bottom; }
+td { white-space: nowrap; } th:first-child, td:first-child, td.note { text-align: left; }
+td.note { white-space: normal; color: #9a3412; max-width: 22rem; }
+tr:hover td { background: #fafbfc; }
+.doubt { background: #fff7ed; border-left: 4px solid #d0663a; padding: .4rem 1rem; }
+"""
+READ = """
+<p><b>us per step</b> is wall time, the median of the rounds, with the 5th and 95th percentile;
+<b>CPU us</b> is what the process spent on it. <b>of the hand loop</b> compares with the loop of the
+guide within each round: below 1 is faster. <b>above bare kernels</b> is what a step takes on top of
+its products, convolutions and update called one after the other. <b>first step</b> is the time
+until the first step is done at full speed: set-up, building, tracing, compiling (compilers found
+the cache of earlier runs, if there was one). <b>host</b> is memory on top of a process with torch
+and Keras loaded. <b>MFU</b> is the countable arithmetic per second as a share of what the device
+can do. <b>loss</b> is how far the loss is from that of the hand loop with the same loss function
+and optimizer after the same batches: all contestants must compute the same. <b>own Benchmark</b> is
+how much longer the clock of all contestants says a step takes than fitkit's callback does.</p>
+"""
+
+
+def page(results: dict[str, Result]) -> str:
+    """The page of one or more results, by name."""
+    body = "".join(part for name, result in results.items() for part in section(name, result))
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>fitkit benchmarks</title><style>{STYLE}</style></head><body>"
+        f"<h1>How fast is training?</h1>{body}<h2>How to read this</h2>{READ}</body></html>\n"
+    )
+
+
+def section(name: str, result: Result) -> Iterator[str]:
+    """A result: what it says, the charts, a chart and a table per case."""
+    if name:
+        yield f"<h2>{escape(name)}</h2>"
+    yield f'<p class="about">{escape(tables.measured(result))}</p>'
+    yield items("lead", tables.headlines(result))
+    yield picture(charts.overview_chart(result), "All cases")
+    yield items("doubt", tables.doubts(result), "To be known")
+    for rows in tables.by_case(result).values():
+        yield f"<h3>{escape(rows[0]['title'])}</h3>"
+        yield picture(charts.case_chart(rows), rows[0]["title"])
+        yield html(tables.case_table(rows))
+    yield from growth(result)
+    yield from built_in(result)
+
+
+def growth(result: Result) -> Iterator[str]:
+    lines = tables.curves(result)
+    if lines:
+        yield "<h3>How a step grows</h3>"
+        yield picture(charts.curves_chart(result), "Growth")
+        for axis, drawn in lines.items():
+            yield f"<p>{escape(axis)}</p>" + html(tables.curve_table(drawn))
+
+
+def built_in(result: Result) -> Iterator[str]:
+    rows = tables.callbacks(result)
+    if rows:
+        yield "<h3>Built-in callbacks</h3>"
+        yield picture(charts.callbacks_chart(result), "Callbacks")
+        yield html(tables.callbacks_table(rows))
+
+
+def items(kind: str, lines: Iterator[str], title: str = "") -> str:
+    found = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    head = f"<p><b>{title}</b></p>" if title else ""
+    return f'<div class="{kind}">{head}<ul>{found}</ul></div>' if found else ""
+
+
+def picture(data: bytes | None, alt: str) -> str:
+    """The PNG itself, as a data URI."""
+    if data is None:
+        return ""
+    encoded = base64.b64encode(data).decode()
+    return f'<p><img alt="{escape(alt)}" src="data:image/png;base64,{encoded}"></p>'
+
+
+def html(cells_of: Table) -> str:
+    header, *rows = cells_of
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    has_note = header[-1] == "note"
+    lines = []
+    for row in rows:
+        cells = [f"<td>{escape(cell)}</td>" for cell in row]
+        if has_note:
+            cells[-1] = f'<td class="note">{escape(row[-1])}</td>'
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    return f'<div class="scroll">{table}</div>'

@@ -1,0 +1,108 @@
+"""What a contestant is given: a built model, the data, and a bell to ring after every epoch."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from benchmarks.suite.cases import Case
+
+LEARNING_RATE = 1e-3
+SEED = 1
+_MAX_BYTES = 2**28
+
+
+class TokenLoss(nn.Module):
+    """Cross-entropy of logits (..., classes) and class numbers of the shape before it."""
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Average over all tokens."""
+        return nn.functional.cross_entropy(outputs.flatten(0, -2), targets.flatten())
+
+
+def bytes_of(x: Tensor) -> int:
+    return x.numel() * x.element_size()
+
+
+class Task:
+    """A case on a device, made from the seed: the same weights and batches for everybody.
+
+    Attributes:
+        model: Built, on the device.
+        x, y: Training data on the host, `steps * batch` samples, the case's `repeat` times over; x_val, y_val likewise.
+        steps: Steps per epoch.
+        epochs: How many to train.
+        warmup: Epochs before those that are measured.
+        rounds: Epochs that are measured.
+        tick: To be called at the end of every epoch, after its validation.
+        told: What a contestant tells about itself beside its times.
+        scratch: A folder for whatever it writes.
+    """
+
+    def __init__(
+        self,
+        case: Case,
+        *,
+        device: str = "cpu",
+        warmup: int = 1,
+        rounds: int = 1,
+        repeat: int = 1,
+        tick: Callable[[], None] = lambda: None,
+        scratch: Path = Path("."),
+    ) -> None:
+        self.case, self.device, self.tick, self.scratch = case, device, tick, scratch
+        self.batch = case.batch
+        self.warmup, self.rounds, self.epochs = warmup, rounds, warmup + rounds
+        self.told: dict[str, Any] = {}
+        num_train = case.batch * case.steps
+        num_val = case.batch * max(1, case.steps // 4)
+        x, y = case.data(num_train + num_val)
+        repeat = 1 if "cpu" not in case.devices else min(repeat, _MAX_BYTES // bytes_of(x) or 1)
+        self.steps = case.steps * repeat
+        self.x, self.y = (torch.cat([each[:num_train]] * repeat) for each in (x, y))
+        self.x_val, self.y_val = x[num_train:], y[num_train:]
+        keras.utils.set_random_seed(SEED)
+        self.model: Any = case.model().to(device)
+
+    def loader(self) -> DataLoader[Any]:
+        """The training data, batch by batch, in order."""
+        return self._loader(self.x, self.y)
+
+    def val_loader(self) -> DataLoader[Any] | None:
+        """The validation data, if there is to be a validation."""
+        return self._loader(self.x_val, self.y_val) if self.case.validates else None
+
+    def _loader(self, x: Tensor, y: Tensor) -> DataLoader[Any]:
+        return DataLoader(TensorDataset(x, y), self.batch, pin_memory=self.device != "cpu")
+
+    def torch_loss(self) -> nn.Module:
+        return TokenLoss() if self.y.ndim > 1 else nn.CrossEntropyLoss()
+
+    def torch_adam(self, **options: Any) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.model.parameters(), lr=LEARNING_RATE, **options)
+
+    def keras_loss(self) -> Any:
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def keras_adam(self) -> Any:
+        return keras.optimizers.Adam(LEARNING_RATE)
+
+    def keras_metrics(self) -> list[Any]:
+        return [
+            keras.metrics.SparseCategoricalAccuracy(name=f"accuracy{index or ''}")
+            for index in range(self.case.num_metrics)
+        ]
+
+    def torch_metrics(self) -> list[Any]:
+        """Accuracies of torchmetrics, on the device."""
+        from torchmetrics.classification import MulticlassAccuracy
+
+        classes = 10
+        return [
+            MulticlassAccuracy(classes, average="micro").to(self.device)
+            for _ in range(self.case.num_metrics)
+        ]
