@@ -5,92 +5,109 @@ import itertools
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from fitkit.watch.records import PointFormat, framed
+
 __all__ = ["EventFile", "load_tensorboard"]
 
+_PROTOS = ("event_pb2", "summary_pb2", "graph_pb2")
+_MAX_PENDING = 4 << 20  # bytes
 _serial = itertools.count()
 
 
 def load_tensorboard() -> None:
     """Import what writes event files; takes about a second, and needs no TensorFlow."""
-    for name in ("compat.proto.event_pb2", "summary.writer.record_writer"):
-        import_module(f"tensorboard.{name}")
+    for name in _PROTOS:
+        import_module(f"tensorboard.compat.proto.{name}")
 
 
 class EventFile:
     """One event file in a folder, which is created. Two writers never share a file.
 
+    Events are collected and written by `flush`, or where they have become 4 MiB.
+
     Args:
         folder: TensorBoard shows each folder as one run.
-        hide_from: Points that earlier files of the folder have at this x or later are hidden, so
-            that a resumed run does not double what a crashed one has written.
 
     Raises:
         OSError: Whatever goes wrong on disk, here and in all methods.
     """
 
-    def __init__(self, folder: Path, *, hide_from: int | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         self._proto: Any = import_module("tensorboard.compat.proto.event_pb2")
-        summaries: Any = import_module("tensorboard.compat.proto.summary_pb2")
-        self._summary: Any = summaries.Summary
-        records: Any = import_module("tensorboard.summary.writer.record_writer")
+        self._summary: Any = import_module("tensorboard.compat.proto.summary_pb2").Summary
         folder.mkdir(parents=True, exist_ok=True)
-        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
-        self.path = folder / f"{name}.{next(_serial)}"
-        self._records: Any = records.RecordWriter(self.path.open("xb"))
+        # TensorBoard reads the files of a folder in the order of their names.
+        name = f"events.out.tfevents.{time.time():.6f}.{next(_serial):06d}"
+        self.path = folder / f"{name}.{socket.gethostname()}.{os.getpid()}"
+        self._pending: list[bytes] = []
+        self._num_pending = 0
+        self._formats: dict[tuple[str, ...], PointFormat] = {}
+        self._file = self.path.open("xb")
         self._write(wall_time=time.time(), file_version="brain.Event:2")
-        if hide_from is not None:
-            start = self._proto.SessionLog(status=self._proto.SessionLog.START)
-            self._write(wall_time=time.time(), step=hide_from, session_log=start)
 
-    def add(self, x: int, wall_s: float, values: Mapping[str, float]) -> None:
+    def hide_from(self, x: int) -> None:
+        """Hide all points of this folder at `x` or later that were written so far.
+
+        A resumed run then does not double what a crashed one has written.
+        """
+        start = self._proto.SessionLog(status=self._proto.SessionLog.START)
+        self._write(wall_time=time.time(), step=x, session_log=start)
+
+    def add(self, x: int, wall_s: float, tags: tuple[str, ...], values: Sequence[float]) -> None:
         """Write one point of several curves.
 
         Args:
             x: The position on the horizontal axis.
             wall_s: When it was measured, seconds since 1970.
-            values: By tag.
+            tags: The names of the curves.
+            values: A number for each.
         """
-        points = [self._summary.Value(tag=tag, simple_value=v) for tag, v in values.items()]
-        self._write(wall_time=wall_s, step=x, summary=self._summary(value=points))
+        if tags not in self._formats:
+            if len(self._formats) > 1000:  # names that are never the same again
+                self._formats.clear()
+            self._formats[tags] = PointFormat(tags)
+        self._append(self._formats[tags].event(x, wall_s, values))
 
-    def add_image(
-        self, x: int, wall_s: float, tag: str, png: bytes, size: tuple[int, int, int]
-    ) -> None:
-        """Write a picture.
+    def add_value(self, x: int, wall_s: float, **fields: Any) -> None:
+        """Write anything else: the fields of a `Summary.Value`, see summaries.py."""
+        value = self._summary.Value(**fields)
+        self._write(step=x, wall_time=wall_s, summary=self._summary(value=[value]))
 
-        Args:
-            x: The position on the horizontal axis.
-            wall_s: When it was made, seconds since 1970.
-            tag: Its name.
-            png: The file.
-            size: Height, width, number of color channels.
-        """
-        height, width, channels = size
-        image = self._summary.Image(
-            height=height, width=width, colorspace=channels, encoded_image_string=png
-        )
-        summary = self._summary(value=[self._summary.Value(tag=tag, image=image)])
-        self._write(wall_time=wall_s, step=x, summary=summary)
+    def add_graph(self, wall_s: float, graph: bytes) -> None:
+        """Write the graph of a model, a serialized `GraphDef`."""
+        self._write(wall_time=wall_s, graph_def=graph)
 
     def flush(self) -> None:
         """Hand everything to the operating system, so that a killed process loses nothing."""
-        self._records.flush()
+        if self._pending:
+            pending, self._pending, self._num_pending = self._pending, [], 0
+            self._file.write(framed(pending))
+            self._file.flush()
         if not self.path.exists():
             raise FileNotFoundError(f"{self.path} was removed while it was written")
 
     def close(self) -> None:
         """Flush and close."""
-        self._records.close()
+        try:
+            self.flush()
+        finally:
+            self._file.close()
 
     def abandon(self) -> None:
         """Close after an error, whatever becomes of the rest."""
         with contextlib.suppress(OSError):
-            self._records.close()
+            self._file.close()
 
     def _write(self, **fields: Any) -> None:
-        self._records.write(self._proto.Event(**fields).SerializeToString())
+        self._append(self._proto.Event(**fields).SerializeToString())
+
+    def _append(self, event: bytes) -> None:
+        self._pending.append(event)
+        self._num_pending += len(event)
+        if self._num_pending > _MAX_PENDING:
+            self.flush()

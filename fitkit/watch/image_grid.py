@@ -4,28 +4,24 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from fitkit.errors import brief
 from fitkit.interop import modules_of
-from fitkit.loop.callback import Callback
 from fitkit.loop.interval import Interval, positive_int
 from fitkit.loop.state import State
-from fitkit.watch.event_file import load_tensorboard
+from fitkit.watch.board import Board
 from fitkit.watch.png import grid_of, png_of
-from fitkit.watch.run_files import RunFiles
-
-if TYPE_CHECKING:
-    from fitkit.loop.fit_loop import FitLoop
+from fitkit.watch.summaries import image_value
 
 __all__ = ["ImageGrid"]
 
 
 @final
-class ImageGrid(Callback):
+class ImageGrid(Board):
     """Write a grid of images to TensorBoard after each epoch: samples of a generator, for example.
 
     The images go to the folder `images` beside the curves of `TensorBoard`, over the same steps.
@@ -78,42 +74,29 @@ class ImageGrid(Callback):
                 f"ImageGrid got {brief(sample)}, expected a function that returns images\n"
                 "Write ImageGrid(lambda: generator(latent))."
             )
+        super().__init__(log_dir)
         self._sample = sample
         self._interval = Interval.parse(every)
         self._tag = tag
         self._columns = None if columns is None else positive_int("columns", columns)
-        self._log_dir = None if log_dir is None else Path(log_dir)
-        self._files: RunFiles | None = None
-
-    def attach(self, loop: "FitLoop") -> None:
-        """Import TensorBoard now, so that it is no surprise later."""
-        if loop.is_main:
-            load_tensorboard()
 
     def on_fit_begin(self, state: State) -> None:
-        """Make the file."""
+        """Open the file."""
+        super().on_fit_begin(state)
         self._interval.start(state)
-        if state.is_main:
-            self._files = RunFiles(self._log_dir or state.run_dir)
 
     def on_epoch_end(self, state: State) -> None:
         """Write the grid if it is due."""
-        if self._files is None or not self._interval.due(state):
+        if self.files is None or not self._interval.due(state):
             return
         self._interval.mark(state)
         images = self._made(state)
         picture = grid_of(images, self._columns or math.ceil(math.sqrt(len(images))))
         size = (picture.shape[0], picture.shape[1], picture.shape[2])
-        self._files.add_image(
-            "images", state.num_updates, time.time(), self._tag, png_of(picture), size
-        )
-        self._files.flush()
-
-    def on_close(self, state: State) -> None:
-        """Close the file."""
-        if self._files is not None:
-            self._files.close()
-            self._files = None
+        x = self.files.axis.of_epoch(state)
+        value = image_value(png_of(picture), size)
+        self.files.add_value("images", x, time.time(), self._tag, **value)
+        self.files.flush()
 
     def _made(self, state: State) -> Tensor:
         modes = [(module, module.training) for module in modules_of(state.model)]

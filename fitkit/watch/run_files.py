@@ -1,13 +1,29 @@
-"""The event files of a run, one folder per curve family; a failing disk never stops training."""
+"""The event files of a run, one folder per curve family; a failing disk never stops training.
+
+A run directory holds `train`, `val` (`val_<name>` with several loaders) and, with epochs on the
+horizontal axis, `updates`: the curves. Its own event file holds what belongs to the whole run: the
+graph, texts, hyper-parameters, the layout of charts. A file per folder is written by all callbacks
+together, because TensorBoard reads the newest file of a folder and looks into older ones no more.
+"""
 
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from fitkit.loop.state import State
+from fitkit.watch.axis import Axis
 from fitkit.watch.event_file import EventFile
 
-__all__ = ["RunFiles", "SafeNames"]
+__all__ = ["WHOLE_RUN", "Charts", "RunFiles", "SafeNames"]
+
+WHOLE_RUN = "."
+"""The folder of what belongs to the run itself."""
+
+Charts = dict[str, dict[str, list[str]]]
+"""By category and title: the tags of a chart, as regular expressions."""
 
 
 class SafeNames:
@@ -15,21 +31,26 @@ class SafeNames:
 
     Args:
         allowed: Characters a name may have besides letters, digits and underscores.
+        longest: How many characters are kept.
     """
 
-    def __init__(self, allowed: str) -> None:
+    def __init__(self, allowed: str, *, longest: int) -> None:
         self._unsafe = re.compile(rf"[^\w{re.escape(allowed)}]")
+        self._longest = longest
         self._safe: dict[str, str] = {}
+        self._taken: set[str] = set()
 
     def __getitem__(self, name: str) -> str:
         """Return `name` with an underscore for every character that makes trouble."""
         if name not in self._safe:
             parts = self._unsafe.sub("_", name).split("/")
-            base = safe = "/".join(part.strip(".") or "_" for part in parts if part) or "_"
+            base = "/".join(part.strip(".") or "_" for part in parts if part) or "_"
+            base = safe = base[: self._longest].rstrip("/")
             number = 2
-            while safe in self._safe.values():
+            while safe in self._taken:
                 safe, number = f"{base}_{number}", number + 1
             self._safe[name] = safe
+            self._taken.add(safe)
         return self._safe[name]
 
 
@@ -39,53 +60,92 @@ class RunFiles:
     After the first error of the disk there is one warning, and nothing more is tried.
 
     Args:
-        folder: Where the folders are made.
-        hide_from: See `EventFile`.
+        folder: The run directory.
+        axis: What all callbacks draw over.
+        state: How far the run is: what a crashed run has written beyond that is hidden.
+
+    Attributes:
+        folder, axis: The same.
+        charts: What the callbacks want to see together, for the tab "custom scalars".
+        is_new: Whether the run directory had no event file of its own.
+        num_users: The callbacks that write; the last one closes.
     """
 
-    def __init__(self, folder: Path, *, hide_from: int | None = None) -> None:
-        self._folder = folder
-        self._hide_from = hide_from
+    def __init__(self, folder: Path, axis: Axis, state: State) -> None:
+        self.folder = folder
+        self.axis = axis
+        self.charts: Charts = {}
+        self.num_users = 0
+        self._resumed = state.num_updates > 0
+        self._set_start(state)
         self._files: dict[str, EventFile] = {}
-        self._folders, self._tags = SafeNames(".-"), SafeNames("./-")
+        self._folders = SafeNames(".-", longest=60)
+        self._tags = SafeNames("./-", longest=200)
+        self._tagged: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._failed = False
+        self.is_new = not any(folder.glob("events.out.tfevents.*")) if folder.is_dir() else True
 
     def open(self, run: str) -> None:
         """Make the file of a run now: a bad folder is known before there is anything to write."""
         self._try(lambda: self._file(run))
 
     def add(self, run: str, x: int, wall_s: float, values: Mapping[str, float]) -> None:
-        """Write one point of several curves; see `EventFile.add`."""
-        tagged = {self._tags[name]: value for name, value in values.items()}
-        self._try(lambda: self._file(run).add(x, wall_s, tagged))
+        """Write one point of several curves."""
+        if values:
+            self.add_row(run, x, wall_s, tuple(values), tuple(values.values()))
 
-    def add_image(
-        self,
-        run: str,
-        x: int,
-        wall_s: float,
-        tag: str,
-        png: bytes,
-        size: tuple[int, int, int],
+    def add_row(
+        self, run: str, x: int, wall_s: float, names: tuple[str, ...], values: Sequence[float]
     ) -> None:
-        """Write a picture; see `EventFile.add_image`."""
-        self._try(lambda: self._file(run).add_image(x, wall_s, self._tags[tag], png, size))
+        """Write one point of several curves, names and values apart; see `EventFile.add`."""
+        tags = self._tagged.get(names)
+        if tags is None:
+            if len(self._tagged) > 1000:
+                self._tagged.clear()
+            tags = self._tagged[names] = tuple([self._tags[name] for name in names])
+        self._try(lambda: self._file(run).add(x, wall_s, tags, values))
+
+    def add_value(self, run: str, x: int, wall_s: float, tag: str, **fields: Any) -> None:
+        """Write anything else; see `EventFile.add_value`."""
+        safe = self._tags[tag]
+        self._try(lambda: self._file(run).add_value(x, wall_s, tag=safe, **fields))
+
+    def add_graph(self, wall_s: float, graph: bytes) -> None:
+        """Write the graph of the model; see `EventFile.add_graph`."""
+        self._try(lambda: self._file(WHOLE_RUN).add_graph(wall_s, graph))
 
     def flush(self) -> None:
         """Hand everything to the operating system."""
         for file in self._files.values():
             self._try(file.flush)
 
-    def close(self) -> None:
-        """Flush and close."""
-        for file in self._files.values():
-            self._try(file.close)
+    def hide_from(self, state: State) -> None:
+        """Hide what was written of the next update and later ones: the run has gone back."""
+        self._set_start(state)
+        for run, file in self._files.items():
+            self._try(partial(file.hide_from, self._start_of(run)))
+
+    def leave(self) -> None:
+        """Give the files up; the last one who does closes them."""
+        self.num_users -= 1
+        if self.num_users <= 0:
+            for file in self._files.values():
+                self._try(file.close)
 
     def _file(self, run: str) -> EventFile:
         if run not in self._files:
-            folder = self._folder / self._folders[run]
-            self._files[run] = EventFile(folder, hide_from=self._hide_from)
+            folder = self.folder if run == WHOLE_RUN else self.folder / self._folders[run]
+            self._files[run] = EventFile(folder)
+            if self._resumed:
+                self._files[run].hide_from(self._start_of(run))
         return self._files[run]
+
+    def _set_start(self, state: State) -> None:
+        self._from_update = self.axis.of_update(state) + 1
+        self._from_epoch = state.epoch if self.axis.kind == "epoch" else self._from_update
+
+    def _start_of(self, run: str) -> int:
+        return self._from_update if run == self.axis.of_updates_run else self._from_epoch
 
     def _try(self, action: Callable[[], object]) -> None:
         if self._failed:
@@ -97,7 +157,7 @@ class RunFiles:
             for file in self._files.values():
                 file.abandon()
             warnings.warn(
-                f"TensorBoard cannot write to {self._folder}: {error}\n"
+                f"TensorBoard cannot write to {self.folder}: {error}\n"
                 "Training goes on, without curves from here on.",
                 stacklevel=2,
             )

@@ -10,18 +10,19 @@ __all__ = ["Row", "StepBuffer"]
 
 
 class Row(NamedTuple):
-    """The scalars of one step."""
+    """The scalars of one step: float32 of the device, then numbers of the host."""
 
     x: int
     wall_s: float
-    values: dict[str, float]
+    names: tuple[str, ...]
+    values: tuple[float, ...]
 
 
 class StepBuffer:
     """Rows of device scalars in float32, which is what TensorBoard stores."""
 
     def __init__(self) -> None:
-        self._rows: list[tuple[int, float, tuple[str, ...]]] = []
+        self._rows: list[tuple[int, float, tuple[str, ...], tuple[float, ...]]] = []
         self._tensors: list[Tensor] = []
 
     def __len__(self) -> int:
@@ -29,26 +30,50 @@ class StepBuffer:
         return len(self._rows)
 
     def add(
-        self, x: int, wall_s: float, values: Mapping[str, Tensor], device: torch.device
+        self,
+        x: int,
+        wall_s: float,
+        values: Mapping[str, Tensor | float],
+        device: torch.device,
     ) -> None:
         """Copy the scalars of one step on the device. Syncs: never.
 
         Args:
             x: The position on the horizontal axis.
             wall_s: Seconds since 1970.
-            values: Shape () each, any real dtype. A copy, because a replayed step writes its
-                results to the same memory again.
+            values: Numbers of the host, and tensors of shape () of any real dtype. A copy, because
+                a replayed step writes its results to the same memory again.
             device: Where the row is kept.
         """
-        scalars = [value.to(device, torch.float32) for value in values.values()]
-        self._tensors.append(torch.stack(scalars))
-        self._rows.append((x, wall_s, tuple(values)))
+        names: list[str] = []
+        scalars: list[Tensor] = []
+        numbers: dict[str, float] = {}
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                names.append(name)
+                scalars.append(value.to(device, torch.float32))
+            else:
+                numbers[name] = value
+        if scalars:
+            self._tensors.append(torch.stack(scalars))
+        self._rows.append((x, wall_s, (*names, *numbers), tuple(numbers.values())))
+
+    def drop_from(self, x: int) -> None:
+        """Forget the rows at `x` and later: the run has gone back behind them."""
+        kept = [row for row in self.take() if row.x < x]
+        for row in kept:
+            self._rows.append((row.x, row.wall_s, row.names, row.values))
 
     def take(self) -> list[Row]:
-        """Return all rows and forget them."""
-        if not self._rows:
-            return []
-        numbers: list[float] = cast(Any, torch.cat(self._tensors)).tolist()  # sync: once per flush
+        """Return all rows and forget them. Syncs: once, if there are any of the device."""
+        numbers: list[float] = []
+        if self._tensors:
+            numbers = cast(Any, torch.cat(self._tensors)).tolist()  # sync: once per flush
         rows, self._rows, self._tensors = self._rows, [], []
-        source = iter(numbers)
-        return [Row(x, wall_s, {name: next(source) for name in names}) for x, wall_s, names in rows]
+        found: list[Row] = []
+        start = 0
+        for x, wall_s, names, host in rows:
+            end = start + len(names) - len(host)
+            found.append(Row(x, wall_s, names, (*numbers[start:end], *host)))
+            start = end
+        return found

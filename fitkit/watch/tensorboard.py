@@ -3,15 +3,18 @@
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, final, get_args
+from typing import TYPE_CHECKING, Any, final
 
-from fitkit.errors import ConfigError
-from fitkit.loop.callback import Callback
+from fitkit.errors import brief
+from fitkit.loop.callback import Stack
 from fitkit.loop.events import Phase
 from fitkit.loop.interval import positive_int
 from fitkit.loop.state import State
-from fitkit.watch.event_file import load_tensorboard
-from fitkit.watch.run_files import RunFiles
+from fitkit.watch.axis import Axis, Kind
+from fitkit.watch.board import Board
+from fitkit.watch.layout import layout_value, pairs_of
+from fitkit.watch.rates import Rate, rates_of
+from fitkit.watch.run_files import WHOLE_RUN, RunFiles
 from fitkit.watch.step_buffer import StepBuffer
 
 if TYPE_CHECKING:
@@ -19,30 +22,32 @@ if TYPE_CHECKING:
 
 __all__ = ["TensorBoard"]
 
-Axis = Literal["step", "epoch", "samples", "seconds"]
-
 
 @final
-class TensorBoard(Callback):
+class TensorBoard(Board):
     """Write what is logged to event files: every update under `step/`, every pass under `epoch/`.
 
     Training goes to the folder `train`, validation to `val` (`val_<name>` with several loaders),
-    under the same tags without "val_": TensorBoard draws epoch/loss of both into one chart.
+    under the same tags without "val_": TensorBoard draws epoch/loss of both into one chart, and so
+    does the tab "custom scalars" for all metrics at once. `TensorBoard.everything()` is the list of
+    all callbacks that write for TensorBoard; see docs/tensorboard.md.
 
     Args:
         log_dir: Where the folders are made; default is the loop's run_dir.
         x: The horizontal axis: completed updates, 0-based epochs, training samples, or seconds of
-            training. With "epoch", step/ is drawn over updates all the same.
+            training. With "epoch", what is written per update goes to the folder `updates`, over
+            updates.
         flush_every: How many updates are collected on the device before they are written.
         clock: Seconds since 1970, for tests.
 
     Reads:  state.step_values, shape () each: the loss and all that is logged with `state.log`;
-        state.logs.
+        state.logs; the learning rate of each optimizer.
     Writes: files, from the main process only.
     Logs:   nothing.
     Syncs:  once per `flush_every` updates and once per pass.
-    Raises: ConfigError for an unknown axis or a `flush_every` below 1. A disk that fails is a
-        warning, the first time only; nothing more is written then.
+    Raises: ConfigError for an unknown axis or a `flush_every` below 1; TypeError for something in
+        state.logs that is no number. A disk that fails is a warning, the first time only; nothing
+        more is written then.
 
     Example:
         ```python
@@ -68,109 +73,114 @@ class TensorBoard(Callback):
         self,
         log_dir: str | Path | None = None,
         *,
-        x: Axis = "step",
+        x: Kind = "step",
         flush_every: int = 100,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if x not in get_args(Axis):
-            axes = ", ".join(f'"{axis}"' for axis in get_args(Axis))
-            raise ConfigError(f"TensorBoard(x={x!r}) is no axis\nUse one of: {axes}.")
-        self._log_dir = None if log_dir is None else Path(log_dir)
-        self._axis: Axis = x
-        self._flush_every = positive_int("flush_every", flush_every)
+        super().__init__(log_dir, axis=Axis(x, clock))
         self._clock = clock
+        self._flush_every = positive_int("flush_every", flush_every)
         self._buffer = StepBuffer()
-        self._files: RunFiles | None = None  # while fit is running, in the main process
+        self._rates: dict[str, Rate] = {}
         self._val_prefixes: set[str] = set()
         self._written: set[str] = set()
-        self._began_s = self._seconds = 0.0
-        self._epoch = 0
+        self._num_updates = 0
+        self._has_layout = False
+
+    @staticmethod
+    def everything(log_dir: str | Path | None = None, **options: Any) -> Stack:
+        """Return all callbacks that write for TensorBoard, at their defaults, in run order.
+
+        Args:
+            log_dir: As in `TensorBoard`.
+            options: `x`, `hparams`, `classes`, `image_shape`; see `fitkit.watch.everything`.
+        """
+        from fitkit.watch.everything import everything
+
+        return everything(log_dir, **options)
 
     def attach(self, loop: "FitLoop") -> None:
-        """Import TensorBoard now, so that it is no surprise later."""
+        """Keep the loop, and the names of its validation loaders."""
+        super().attach(loop)
         self._val_prefixes = {f"val_{name}_" if name else "val_" for name in loop.val_loaders}
-        if loop.is_main:
-            load_tensorboard()
 
     def on_fit_begin(self, state: State) -> None:
         """Make the first file; evaluate and predict write nothing."""
-        if not state.is_main:
-            return
-        self._began_s = self._clock() - self._seconds
-        # Nothing is hidden on the epoch axis: step/ has another one in the same file.
-        resumed = state.num_updates > 0 and self._axis != "epoch"
-        self._files = RunFiles(
-            state.run_dir if self._log_dir is None else self._log_dir,
-            hide_from=self._x(state) + 1 if resumed else None,
-        )
-        self._files.open("train")
+        super().on_fit_begin(state)
+        if self.files is not None and self._loop is not None:
+            self.files.open("train")
+            self._rates = rates_of(self._loop)
+            self._num_updates = state.num_updates
+            self._has_layout = False
 
     def on_epoch_begin(self, state: State) -> None:
         """Forget which logs of the last epoch were written."""
         self._written.clear()
-        self._epoch = state.epoch
+        if self.files is not None:
+            self.files.axis.begin_epoch(state)
 
     def on_batch_end(self, state: State) -> None:
         """Collect the scalars of a completed update."""
-        if self._files is None or state.phase is not Phase.TRAIN or not state.closes_update:
+        files = self.files
+        if files is None or state.phase is not Phase.TRAIN or not state.closes_update:
             return
+        x = files.axis.of_update(state)
+        if state.num_updates <= self._num_updates:  # somebody has gone back to a checkpoint
+            files.hide_from(state)
+            self._buffer.drop_from(x)
+        self._num_updates = state.num_updates
         if state.step_values:
-            x = state.num_updates if self._axis == "epoch" else self._x(state)
-            self._buffer.add(x, self._clock(), state.step_values, state.device)
+            rates = {name: rate() for name, rate in self._rates.items()}
+            self._buffer.add(x, self._clock(), state.step_values | rates, state.device)
         if len(self._buffer) >= self._flush_every:
-            self._flush(self._files)
+            self._flush(files)
 
     def on_pass_end(self, state: State) -> None:
         """Write the steps of a training pass, or the results of a validation."""
-        if self._files is None:
+        if self.files is None:
             return
         if state.phase is Phase.TRAIN:
-            self._flush(self._files)
+            self._flush(self.files)
         elif state.prefix.startswith("val_"):
             self._val_prefixes.add(state.prefix)
-            self._write(self._files, state, only=state.prefix)
+            self._write(self.files, state, only=state.prefix)
 
     def on_epoch_end(self, state: State) -> None:
         """Write the logs of the epoch."""
-        if self._files is not None:
-            self._write(self._files, state)
+        if self.files is not None:
+            self._write(self.files, state)
 
     def on_save(self, state: State) -> None:
         """Write what was logged since, or the logs of an epoch that a stop has cut short."""
-        if not hasattr(state, "batch_index"):  # not in mid-pass
-            self.on_epoch_end(state)
+        if self.files is not None and not hasattr(state, "batch_index"):  # not in mid-pass
+            self._write(self.files, state)
+            if not self._has_layout:
+                self._has_layout = True
+                charts = pairs_of(state.logs, self._val_prefixes) | self.files.charts
+                self.files.add_value(WHOLE_RUN, 0, self._clock(), **layout_value(charts))
+                self.files.flush()
 
     def on_close(self, state: State) -> None:
         """Write what is left, also after an error."""
-        if self._files is not None:
-            files, self._files = self._files, None
-            self._seconds = self._clock() - self._began_s
-            self._flush(files)
-            files.close()
+        if self.files is not None:
+            self._flush(self.files)
+        super().on_close(state)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the seconds trained so far: the x-axis goes on there."""
-        running = self._clock() - self._began_s
-        return {"seconds": self._seconds if self._files is None else running}
+        assert self.axis is not None  # noqa: S101  # made by the constructor
+        return {"seconds": self.axis.seconds}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the seconds."""
-        self._seconds = state["seconds"]
-
-    def _x(self, state: State) -> int:
-        match self._axis:
-            case "step":
-                return state.num_updates
-            case "epoch":
-                return self._epoch
-            case "samples":
-                return state.num_samples
-            case "seconds":
-                return int(self._clock() - self._began_s)
+        assert self.axis is not None  # noqa: S101  # made by the constructor
+        (self.axis.stop if self.files is None else self.axis.start)(state["seconds"])
 
     def _flush(self, files: RunFiles) -> None:
+        run = files.axis.of_updates_run
         for row in self._buffer.take():
-            files.add("train", row.x, row.wall_s, {f"step/{k}": v for k, v in row.values.items()})
+            names = tuple([f"step/{name}" for name in row.names])
+            files.add_row(run, row.x, row.wall_s, names, row.values)
         files.flush()
 
     def _write(self, files: RunFiles, state: State, only: str | None = None) -> None:
@@ -181,8 +191,19 @@ class TensorBoard(Callback):
             if prefix == only or (only is None and name not in self._written):
                 tag = name.removeprefix(prefix)
                 tag = tag if "/" in tag else f"epoch/{tag}"
-                runs.setdefault(prefix.rstrip("_") or "train", {})[tag] = value
+                runs.setdefault(prefix.rstrip("_") or "train", {})[tag] = _number(name, value)
                 self._written.add(name)
         for run, values in runs.items():
-            files.add(run, self._x(state), self._clock(), values)
+            files.add(run, files.axis.of_epoch(state), self._clock(), values)
         files.flush()
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, int | float):
+        return value
+    if getattr(value, "ndim", None) == 0:
+        return value.item()  # sync: once per epoch, somebody has put a tensor where numbers belong
+    raise TypeError(
+        f"state.logs[{brief(name)}] is a {type(value).__name__}, TensorBoard expected a number\n"
+        "Put numbers there; Images draws pictures, RunText writes text."
+    )

@@ -67,7 +67,8 @@ def test_the_horizontal_axis(tmp_path, axis, steps, epochs):
     loop = make_loop(board, num_samples=10, val=data(4), run_dir=tmp_path, first=first)
     loop.fit(2)
     train, val = read(tmp_path / "train"), read(tmp_path / "val")
-    assert [x for x, _ in train["step/loss"]] == steps
+    updates = read(tmp_path / "updates") if axis == "epoch" else train
+    assert [x for x, _ in updates["step/loss"]] == steps
     assert [x for x, _ in train["epoch/loss"]] == epochs
     assert [x for x, _ in val["epoch/loss"]] == epochs
 
@@ -174,7 +175,7 @@ def test_several_validation_loaders_with_confusing_names(tmp_path):
     loop = make_loop(TensorBoard(tmp_path / "run"), val=loaders)
     history = loop.fit(1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
-    runs = {path.name: read(path) for path in (tmp_path / "run").iterdir()}
+    runs = {path.name: read(path) for path in (tmp_path / "run").iterdir() if path.is_dir()}
     assert {name: len(curves) for name, curves in runs.items() if name != "train"} == {
         **dict.fromkeys(["val_a", "val_a_b", "val_.._up", "val_c_d", "val_c_d_2", "val"], 1)
     }
@@ -335,7 +336,17 @@ def a_removed_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(event_file.EventFile, "add", remove_then_add)
 
 
-@pytest.mark.parametrize("break_it", [a_file_in_the_way, a_full_disk, a_removed_folder])
+def a_read_only_folder(tmp_path, monkeypatch):
+    def refuse(*_args, **_options):
+        raise PermissionError(13, "Permission denied")  # root may write anywhere: not so here
+
+    monkeypatch.setattr(event_file.Path, "mkdir", refuse)
+
+
+BROKEN = [a_file_in_the_way, a_full_disk, a_removed_folder, a_read_only_folder]
+
+
+@pytest.mark.parametrize("break_it", BROKEN)
 def test_a_failing_disk_is_one_warning_and_training_goes_on(tmp_path, monkeypatch, break_it):
     loop = make_loop(TensorBoard(flush_every=2), val=data(8), run_dir=tmp_path / "run")
     break_it(tmp_path, monkeypatch)

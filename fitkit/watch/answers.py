@@ -1,0 +1,98 @@
+"""What a classifier said, whatever form its outputs and targets have."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fitkit.errors import ConfigError, brief
+
+__all__ = ["Answers", "answers_of", "check_classes", "names_of"]
+
+
+class Answers(NamedTuple):
+    """The answers for a batch, all on its device.
+
+    Attributes:
+        scores: Probabilities, float32 (batch, classes).
+        labels: Right classes, int64 (batch,); outside of the range where a sample has none.
+        fit: Bool (): whether the targets are classes at all, and not numbers to come near to.
+    """
+
+    scores: Tensor
+    labels: Tensor
+    fit: Tensor
+
+
+def answers_of(outputs: Any, targets: Any) -> Answers | None:
+    """Return the answers, None if outputs and targets have other shapes. Syncs: never.
+
+    Args:
+        outputs: Probabilities or logits, which is told by whether they lie between 0 and 1 and,
+            where there are several, add up to 1. Shape (batch, classes); (batch, 1) or (batch,)
+            for two classes.
+        targets: Class indices, shape (batch,) or (batch, 1), or one-hot rows, (batch, classes).
+            For two classes 0 or 1.
+    """
+    if not (isinstance(outputs, Tensor) and isinstance(targets, Tensor)):
+        return None
+    if not outputs.is_floating_point() or outputs.dim() not in (1, 2) or not len(outputs):
+        return None
+    outputs = outputs.detach().float()
+    if outputs.dim() == 1 or outputs.shape[1] == 1:
+        return _of_two(outputs.flatten(), targets)
+    if targets.numel() == len(outputs):
+        labels = targets.flatten()
+        fit = (labels == labels.round()).all()
+    elif targets.shape == outputs.shape:
+        fit = ((targets == 0) | (targets == 1)).all() & (targets.sum(1) == 1).all()
+        labels = targets.argmax(1)
+    else:
+        return None
+    adds_up = (outputs.sum(1) - 1).abs().amax() < 1e-3
+    scores = torch.where((outputs.amin() >= 0) & adds_up, outputs, outputs.softmax(1))
+    return Answers(scores, labels.long(), fit)
+
+
+def _of_two(outputs: Tensor, targets: Tensor) -> Answers | None:
+    if targets.numel() != len(outputs):
+        return None
+    labels = targets.flatten()
+    fit = ((labels == 0) | (labels == 1)).all()
+    is_share = (outputs.amin() >= 0) & (outputs.amax() <= 1)
+    share = torch.where(is_share, outputs, outputs.sigmoid())
+    return Answers(torch.stack([1 - share, share], 1), labels.long(), fit)
+
+
+def check_classes(classes: Any, owner: str) -> list[str] | None:
+    """Return the names of classes as text, None if there are none.
+
+    Raises:
+        ConfigError: If they are no list of at least two.
+    """
+    if classes is None:
+        return None
+    given: Any = classes
+    names: list[Any] = [*given] if type(given) in (tuple, list) else []
+    if len(names) < 2:
+        raise ConfigError(
+            f"{owner}(classes={brief(given)}), expected a list of at least two names\n"
+            f'Write {owner}(classes=["cat", "dog"]), or leave it out.'
+        )
+    return [str(name) for name in names]
+
+
+def names_of(classes: Sequence[str] | None, num: int, owner: str) -> Sequence[str]:
+    """Return a name for each class.
+
+    Raises:
+        ConfigError: If there are names for another number of classes.
+    """
+    if classes is not None and len(classes) != num:
+        raise ConfigError(
+            f"{owner} got {len(classes)} names of classes, the model has {num}\n"
+            f"They are {brief(classes)}.\n"
+            "Give one name per output of the model."
+        )
+    return classes or [str(index) for index in range(num)]

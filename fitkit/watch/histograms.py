@@ -1,0 +1,178 @@
+"""How weights and gradients are distributed, for TensorBoard."""
+
+import math
+import time
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fitkit.interop import trainable_parameters
+from fitkit.loop.callback import TRAIN_ONLY
+from fitkit.loop.interval import positive_int
+from fitkit.loop.state import State
+from fitkit.watch.board import Board
+from fitkit.watch.run_files import RunFiles
+from fitkit.watch.spread import LENGTH, look_at, norm_of
+from fitkit.watch.summaries import histogram_value
+
+__all__ = ["Histograms"]
+
+_MAX_PENDING = 10
+
+
+@final
+class Histograms(Board):
+    """Draw histograms and norms of weights and gradients, and how much an update changes a weight.
+
+    They are made in the first update and every `every`-th after it. Under `Record` that step runs
+    eagerly: a recorded one keeps no gradients. Gradients are those at GRADS_READY behind what is
+    listed before this callback: behind a clipping callback they are clipped. What is not finite
+    is left out of histograms, and shows in the norms.
+
+    Args:
+        every: How many updates lie between two of them.
+        log_dir: Where to; default is where the `TensorBoard` of the loop writes, or its run_dir.
+
+    Reads:  the trainable weights and their gradients.
+    Writes: files, from the main process only: histograms `weights/<name>`, `gradients/<name>`;
+        scalars `weight_norm/`, `gradient_norm/` and `update_ratio/<name>`, the norm of an update
+        over the norm of the weight. Ratios around 1e-3 are usual.
+    Logs:   nothing.
+    Syncs:  once per pass, or per ten of them.
+    Raises: ConfigError if `every` is no positive int.
+
+    Example:
+        ```python
+        import tempfile
+
+        import torch
+        from fitkit import FitLoop, Histograms, TensorBoard, TensorLoader, supervised
+
+        model = torch.nn.Linear(4, 1)
+        loop = FitLoop(model, TensorLoader(torch.randn(64, 4), torch.randn(64, 1)))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        loop.attach(supervised(loss=torch.nn.MSELoss(), optimizer=optimizer))
+        loop.attach(TensorBoard(tempfile.mkdtemp()), Histograms(every=2))
+        loop.fit(epochs=2)
+        ```
+    """
+
+    phases = TRAIN_ONLY
+    after = ("Accumulate",)
+
+    def __init__(self, every: int = 100, *, log_dir: str | Path | None = None) -> None:
+        super().__init__(log_dir)
+        self._every = positive_int("every", every)
+        self._is_due = False
+        self._weights: dict[str, Tensor] = {}
+        self._before: list[Tensor] = []
+        self._gradients: dict[str, Tensor] = {}
+        self._pending: list[_Update] = []
+
+    @property
+    def step_key(self) -> Hashable:
+        """Whether this step is looked at."""
+        return self._is_due
+
+    def on_fit_begin(self, state: State) -> None:
+        """Open the files; ask for charts with all layers in one."""
+        super().on_fit_begin(state)
+        if self.files is not None:
+            for title in ("update_ratio", "gradient_norm", "weight_norm"):
+                chart = {title.replace("_", " "): [f"^{title}/"]}
+                self.files.charts.setdefault("All layers", {}).update(chart)
+
+    def on_pass_begin(self, state: State) -> None:
+        """List what is trained now."""
+        pairs = trainable_parameters(state.model)
+        self._weights = {name: p for name, p in pairs if p.is_floating_point() and p.numel()}
+
+    def on_batch_begin(self, state: State) -> None:
+        """Decide on the host whether this update is looked at, and keep the weights before it."""
+        due = state.num_updates % self._every == 0 and state.closes_update
+        self._is_due = due and self.files is not None
+        if self._is_due:
+            state.request_eager()
+            self._before = [weight.detach().clone() for weight in self._weights.values()]
+            self._gradients = {}
+
+    def on_grads_ready(self, state: State) -> None:
+        """Look at the gradients, those of one turn after the other."""
+        if self._is_due:
+            for name, weight in self._weights.items():
+                if weight.grad is not None:
+                    self._gradients[name] = look_at(weight.grad)
+
+    def on_batch_end(self, state: State) -> None:
+        """Look at the weights."""
+        if not self._is_due or self.files is None:
+            return
+        self._is_due = False
+        weights = {name: weight.detach() for name, weight in self._weights.items()}
+        looks = {name: look_at(weight) for name, weight in weights.items()}
+        ratios = {
+            name: norm_of(weight - before) / norm_of(before).clamp_min(1e-12)
+            for (name, weight), before in zip(weights.items(), self._before, strict=True)
+        }
+        x = self.files.axis.of_update(state)
+        self._pending.append(_Update(x, time.time(), looks, self._gradients, ratios))
+        self._before, self._gradients = [], {}
+        if len(self._pending) == _MAX_PENDING:
+            _write(self.files, self._pending)
+
+    def on_pass_end(self, state: State) -> None:
+        """Write what was looked at."""
+        if self.files is not None:
+            _write(self.files, self._pending)
+
+    def on_close(self, state: State) -> None:
+        """Write what an error has left."""
+        if self.files is not None:
+            _write(self.files, self._pending)
+        self._is_due, self._before, self._gradients = False, [], {}
+        super().on_close(state)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Forget what was seen of updates that the run has gone back behind."""
+        self._pending.clear()
+
+
+class _Update(NamedTuple):
+    """What was seen of one update, on the device."""
+
+    x: int
+    wall_s: float
+    weights: dict[str, Tensor]
+    gradients: dict[str, Tensor]
+    ratios: dict[str, Tensor]
+
+
+def _write(files: RunFiles, pending: list[_Update]) -> None:
+    for update in pending:
+        looks = {f"weights/{name}": look for name, look in update.weights.items()}
+        looks |= {f"gradients/{name}": look for name, look in update.gradients.items()}
+        parts = [*looks.values(), *[ratio[None] for ratio in update.ratios.values()]]
+        if not parts:
+            continue
+        joined = torch.cat([part.to(parts[0].device) for part in parts])
+        numbers: Any = joined.cpu().numpy()  # sync: once per pass or per ten of them
+        table = numbers[: len(looks) * LENGTH].reshape(len(looks), LENGTH)
+        run = files.axis.of_updates_run
+        scalars: dict[str, float] = {}
+        for tag, (norm, low, high, *counts) in zip(looks, table.tolist(), strict=True):  # sync: no
+            kind, name = tag.split("/", 1)
+            scalars[f"{kind[:-1]}_norm/{name}"] = norm
+            if math.isfinite(low) and math.isfinite(high) and any(counts):
+                value = histogram_value(low, high, np.array(counts))
+                files.add_value(run, update.x, update.wall_s, tag, **value)
+        ratios = numbers[table.size :].tolist()  # sync: none, it is on the host
+        scalars |= {
+            f"update_ratio/{n}": ratio for n, ratio in zip(update.ratios, ratios, strict=True)
+        }
+        files.add(run, update.x, update.wall_s, scalars)
+    pending.clear()
+    files.flush()
