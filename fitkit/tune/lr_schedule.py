@@ -82,6 +82,8 @@ class LRSchedule(Callback):
         optimizer: Any = None,
     ) -> None:
         self.of = of
+        # A rate is a tensor to a recorded step, or in its key; other numbers are attributes.
+        self.only_watches = of == "lr" and not getattr(schedule, "cycle_momentum", False)
         self._schedule = _checked(schedule, of)
         self._is_torch = is_torch_schedule(schedule)
         self._is_keras = is_keras(schedule, "optimizers.schedules.LearningRateSchedule")
