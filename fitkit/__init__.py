@@ -56,10 +56,12 @@ from fitkit.tune import (
     WarmupStableDecay,
 )
 from fitkit.watch import (
+    ActivationStats,
     Benchmark,
     BenchmarkResult,
     Collected,
     CSVLogger,
+    DeviceStats,
     EventTrace,
     ImageGrid,
     JSONLLogger,
@@ -75,6 +77,7 @@ from fitkit.watch import (
 
 __all__ = [
     "Accumulate",
+    "ActivationStats",
     "AddedLosses",
     "Backward",
     "Benchmark",
@@ -99,6 +102,7 @@ __all__ = [
     "Cosine",
     "DataError",
     "DeviceError",
+    "DeviceStats",
     "EMA",
     "EarlyStopping",
     "Event",

@@ -22,11 +22,13 @@ WHOLE_STEP = {"TrainStep", "TestStep", "PredictStep"}
 OF_LOOP = {"History"}
 EXTRA = {
     "Accumulate": lambda kind: fitkit.Accumulate(2),
+    "ActivationStats": lambda kind: fitkit.ActivationStats(every=2),
     "Benchmark": lambda kind: fitkit.Benchmark(steps=3, warmup=1, repeats=2),
     "CSVLogger": lambda kind: fitkit.CSVLogger(),
     "Checkpoint": lambda kind: fitkit.Checkpoint(),
     "ClipGradNorm": lambda kind: fitkit.ClipGradNorm(0.5),
     "ClipGradValue": lambda kind: fitkit.ClipGradValue(0.1),
+    "DeviceStats": lambda kind: fitkit.DeviceStats(every=2),
     "EMA": lambda kind: fitkit.EMA(0.9),
     "EarlyStopping": lambda kind: fitkit.EarlyStopping(patience=2, min_delta=0.5),
     "EventTrace": lambda kind: fitkit.EventTrace(),
