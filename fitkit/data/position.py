@@ -14,7 +14,13 @@ from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset,
 from fitkit.data.fast_path import gathers, rows_of
 from fitkit.data.gather import Gather
 from fitkit.data.source import Loader, LoaderWrapper, is_pydataset, length, open_source
-from fitkit.data.streams import process_streams, restore_process, restore_streams, streams_of
+from fitkit.data.streams import (
+    is_stateful,
+    process_streams,
+    restore_process,
+    restore_streams,
+    streams_of,
+)
 from fitkit.data.structure import Structure
 from fitkit.data.tensor_loader import TensorLoader
 
@@ -45,7 +51,7 @@ def opening_of(loader: Loader) -> dict[str, Any]:
 def own_state(loader: Loader) -> Any:
     """Return the state of a loader that keeps its position itself, None of any other."""
     inner = _innermost(loader)
-    return inner.state_dict() if _is_stateful(inner) else None
+    return inner.state_dict() if is_stateful(inner) and not is_pydataset(inner) else None
 
 
 def open_at(
@@ -105,7 +111,7 @@ def doubts(loader: Loader, num_batches: int) -> list[str]:
         num_batches: Of the pass, that were trained on; 0 between two passes.
     """
     inner: Any = _innermost(loader)
-    if _is_stateful(inner) or isinstance(inner, TensorLoader | list | tuple) or rows_of(inner):
+    if is_stateful(inner) or isinstance(inner, TensorLoader | list | tuple) or rows_of(inner):
         return []
     if is_pydataset(inner):
         return _doubts_of_pydataset(inner)
@@ -167,10 +173,6 @@ def _innermost(loader: Any) -> Any:
 def _restore(loader: Loader, opening: Mapping[str, Any]) -> None:
     restore_process(opening["process"])
     restore_streams(loader, opening["own"])
-
-
-def _is_stateful(loader: Any) -> bool:
-    return all(callable(getattr(loader, name, None)) for name in ("state_dict", "load_state_dict"))
 
 
 def _has_indices(loader: Any) -> bool:

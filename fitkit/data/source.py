@@ -144,9 +144,14 @@ def fetches_alone(loader: Loader) -> bool:
 
 
 def _between_hooks(loader: _PyDataset, skip: int) -> Iterator[Structure]:
-    loader.on_epoch_begin()
-    if skip:
-        yield from (loader[index] for index in range(skip, length(loader) or 0))
-    else:
-        yield from cast("Iterable[Any]", loader)
-    loader.on_epoch_end()
+    loader.on_epoch_begin()  # at once: who resumes puts back what it draws
+    indices = range(skip, length(loader) or 0)
+
+    def batches() -> Iterator[Structure]:
+        if skip:
+            yield from (loader[index] for index in indices)
+        else:
+            yield from cast("Iterable[Any]", loader)
+        loader.on_epoch_end()
+
+    return batches()

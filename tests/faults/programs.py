@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, TensorDataset
+from torchdata.stateful_dataloader import StatefulDataLoader
 
 from fitkit import (
     EMA,
@@ -78,6 +79,47 @@ class Stream(IterableDataset):
         return (rows[index] for index in range(first, ROWS, step))
 
 
+class Shuffled:
+    """A sampler that shuffles its own list, further in each pass."""
+
+    def __init__(self):
+        self.order, self.num_passes = list(range(ROWS)), 0
+
+    def __len__(self):
+        return ROWS
+
+    def __iter__(self):
+        self.num_passes += 1
+        random.shuffle(self.order)
+        yield from self.order
+
+
+class Numbered(keras.utils.PyDataset):
+    """Numbered rows by index; those that shuffle say how far they are."""
+
+    def __init__(self):
+        super().__init__()
+        self.order = torch.arange(ROWS)
+
+    def __len__(self):
+        return BATCHES
+
+    def __getitem__(self, index):
+        rows = self.order[index * BATCH : (index + 1) * BATCH]
+        return tuple(t[rows] for t in tensors())
+
+
+class Reshuffled(Numbered):
+    def on_epoch_begin(self):
+        self.order = self.order[torch.randperm(ROWS)]
+
+    def state_dict(self):
+        return {"order": self.order}
+
+    def load_state_dict(self, state):
+        self.order = state["order"]
+
+
 def tensors(num=ROWS):
     x = torch.arange(float(num))[:, None].repeat(1, 4) / ROWS
     return x, x[:, :1].clone()
@@ -85,6 +127,12 @@ def tensors(num=ROWS):
 
 def own(seed=1):
     return torch.Generator().manual_seed(seed)
+
+
+def stateful(**options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchdata calls what torch calls deprecated
+        return StatefulDataLoader(Rows(), BATCH, shuffle=True, **options)
 
 
 LOADERS = {
@@ -112,6 +160,12 @@ LOADERS = {
     ),
     "iterable": lambda: DataLoader(Stream(), BATCH),
     "iterable, workers": lambda: DataLoader(Stream(), BATCH, num_workers=2),
+    "own sampler": lambda: DataLoader(Rows(), BATCH, sampler=Shuffled()),
+    "stateful": lambda: stateful(),
+    "stateful, own": lambda: stateful(generator=own()),
+    "stateful, workers": lambda: stateful(num_workers=2),
+    "PyDataset": Numbered,
+    "PyDataset, state": Reshuffled,
     "list": lambda: list(zip(*(t.split(BATCH) for t in tensors()), strict=True)),
 }
 DOUBTED = {"workers", "workers, own", "workers persist", "workers persist, own"}

@@ -111,8 +111,9 @@ def loaders(root, **options):
 
 def loader_trial(root, name, cut, accumulate):
     folder = Path(root) / f"{name}-{cut}-{accumulate}"
-    options = {"loader": name, "accumulate": accumulate, "every": 2}
-    end, all_ids = whole(torch_loop, folder / "whole", **options)
+    options = {"loader": name, "accumulate": accumulate}
+    end, all_ids = whole(torch_loop, folder / "whole", every="100 epochs", **options)
+    options["every"] = 2 if accumulate > 1 else 6
     before = interrupted(torch_loop, folder / "cut", cut, LIMITS, **options)
     loop, after, told = resumed(torch_loop, folder / "cut", LIMITS, **options)
     done = int(len(all_ids) - len(after))
@@ -410,7 +411,7 @@ ROWS = [
         lambda root: without_part(list(every_step(root))[5::60], "streams"),
         share=60, control_is_cheap=False),
     Row("B2", "every kind of loader, cut in epoch 1 and 3", loaders, without_skipping,
-        share=12, control_is_cheap=False),
+        share=24, control_is_cheap=False),
     Row("B3, B4", "resumed at an epoch's end, resumed again, other workers", how_far,
         lambda root: without_part([lambda: second_resume(root)], "streams"), share=1),
     Row("B5", "Keras, torch, compiled; plain and recorded", randomness,
