@@ -261,7 +261,7 @@ class FitLoop:
             phases: The passes in which an event from PASS_BEGIN to PASS_END is meant.
             every: An int counts firings of the event; a string is an interval ("1 epoch",
                 "500 updates", "10 minutes").
-            once: Detach after the first call.
+            once: Only the first time, in all of a run; after a resume not again.
             when: Called with the state; the function runs where it returns True. For an event of
                 the step region it is asked at BATCH_BEGIN.
 

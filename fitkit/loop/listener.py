@@ -42,7 +42,7 @@ class Listener(Callback):
         self._once = once
         self._when = when
         self._num_firings = 0
-        self._armed = False
+        self._armed = self._is_done = False
         self._loop: FitLoop | None = None
 
     def __call__(self, state: State) -> object:
@@ -54,12 +54,15 @@ class Listener(Callback):
         self._loop = loop
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how often the event has fired."""
-        return {"num_firings": self._num_firings} if self._num_firings else {}
+        """Return how often the event has fired, and whether that was all."""
+        if not self._num_firings:
+            return {}
+        return {"num_firings": self._num_firings, "is_done": self._is_done}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the count."""
+        """Restore both."""
         self._num_firings = state.get("num_firings", 0)
+        self._is_done = state.get("is_done", False)
 
     def remove(self) -> None:
         """Detach the function from its loop."""
@@ -85,12 +88,13 @@ class Listener(Callback):
     def fire(self, state: State) -> None:
         """Run the function if its filters let it."""
         if self._armed if self.event in _IN_REGION else self._decide(state):
-            if self._once:
-                self._armed, self._when = False, _never
-                self.remove()
+            if self._once:  # it stays attached: a resumed run must know
+                self._is_done, self._armed = True, False
             self.function(state)
 
     def _decide(self, state: State) -> bool:
+        if self._is_done:
+            return False
         self._num_firings += 1
         if self._num_firings % self._every or (self._when is not None and not self._when(state)):
             return False
@@ -100,10 +104,6 @@ class Listener(Callback):
         if due:
             self._interval.mark(state)
         return due
-
-
-def _never(_state: State) -> bool:
-    return False
 
 
 def listener(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fitkit import Callback, Event, Phase
+from fitkit import Callback, Checkpoint, Event, Phase
 from tests.unit.loop.helpers import loader, make_loop
 
 
@@ -29,10 +29,23 @@ def test_every_as_interval():
 
 @pytest.mark.parametrize("event", [Event.BATCH_END, Event.LOSS_READY])
 def test_once(event):
-    loop = make_loop()
-    attached = len(loop.callbacks)
-    assert len(heard(loop, event, once=True)) == 1
-    assert len(loop.callbacks) == attached
+    loop, calls = make_loop(), []
+    loop.on(event, once=True)(lambda state: calls.append(state.num_batches))
+    loop.fit(epochs=2)
+    loop.fit(epochs=1)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("event", [Event.BATCH_END, Event.LOSS_READY])
+def test_once_is_once_in_a_resumed_run(event, tmp_path):
+    def run(epochs, resume):
+        loop, calls = make_loop(Checkpoint(tmp_path)), []
+        loop.on(event, once=True)(lambda state: calls.append(state.num_batches))
+        loop.fit(epochs, resume=resume)
+        return len(calls)
+
+    assert run(1, None) == 1
+    assert run(3, "auto") == 0
 
 
 def test_when():
