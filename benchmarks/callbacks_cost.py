@@ -115,6 +115,7 @@ REGISTRY: dict[str, Entry] = {
     "Seed": Entry(lambda: [fitkit.Seed(1)]),
     # watch
     "EventTrace": Entry(lambda: [fitkit.EventTrace()]),
+    "Histograms": Entry(lambda: [fitkit.Histograms(log_dir=tempfile.mkdtemp())]),
     "PrintLog": Entry(lambda: [fitkit.PrintLog(file=io.StringIO())]),
     "ProgressBar": Entry(lambda: [fitkit.ProgressBar(file=io.StringIO())]),
     "TensorBoard": Entry(lambda: [fitkit.TensorBoard(tempfile.mkdtemp())]),
@@ -124,8 +125,13 @@ REGISTRY: dict[str, Entry] = {
 
 LEFT_OUT = {
     "Benchmark": "it measures by itself, and stops the run",
+    "Curves": "it counts in validation, and draws at its end",
+    "Graph": "it calls the model once more, in the first step",
+    "HParams": "it writes once per epoch",
     "ImageGrid": "it draws at the end of an epoch, at the price of what it draws",
+    "Images": "it looks at validation, and draws at its end",
     "MixedPrecision": "it changes what the step computes: a difference is not its own cost",
+    "RunText": "it writes once per run",
 }
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from fitkit.loop.callback import Stack
 from fitkit.watch.axis import Kind
 from fitkit.watch.curves import Curves
+from fitkit.watch.device_stats import DeviceStats
 from fitkit.watch.graph import Graph
 from fitkit.watch.histograms import Histograms
 from fitkit.watch.hparams import HParams
@@ -39,6 +40,7 @@ def everything(
     return Stack(
         (
             Throughput(),
+            DeviceStats(),
             TensorBoard(log_dir, x=x),
             Histograms(),
             images,

@@ -50,17 +50,19 @@ class Graph(Board):
     def __init__(self, log_dir: str | Path | None = None) -> None:
         super().__init__(log_dir)
         self._is_due = False
+        self._has_tried = False
 
     def on_fit_begin(self, state: State) -> None:
         """Open the files; see whether there is a graph already."""
         super().on_fit_begin(state)
-        self._is_due = self.files is not None and self.files.is_new
+        is_new = self.files is not None and self.files.is_new
+        self._is_due = is_new and not self._has_tried
 
     def on_batch_end(self, state: State) -> None:
         """Draw the graph behind the first batch: what is built lazily has been built."""
         if not self._is_due or self.files is None:
             return
-        self._is_due = False
+        self._is_due, self._has_tried = False, True
         try:
             graph = graph_proto(graph_of(state.model, state.inputs))
         except Exception as error:  # whatever a model does; a picture is not worth the run

@@ -1,0 +1,123 @@
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from fitkit import ConfigError, FitLoop, TensorLoader, supervised
+from fitkit.watch import images as module
+from fitkit.watch.images import Images
+from fitkit.watch.shown import images_of, pixels_of
+from tests.unit.watch.event_files import images as read_images
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What was drawn: [(images, captions)]."""
+    found = []
+    original = module.tiles_picture
+
+    def draw(pictures, captions, columns):
+        found.append((pictures, captions))
+        return original(pictures, captions, columns)
+
+    monkeypatch.setattr(module, "tiles_picture", draw)
+    return found
+
+
+class Scores(torch.nn.Module):
+    """Say what the first pixels of an image are."""
+
+    def __init__(self, num):
+        super().__init__()
+        self.num = num
+        self.zero = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, images):
+        return images.flatten(1)[:, : self.num] + self.zero
+
+
+def run(inputs, targets, board, tmp_path, *, num=3, loss=None, **options):
+    data = TensorLoader(inputs, targets, batch_size=8)
+    loop = FitLoop(Scores(num), data, data, run_dir=tmp_path)
+    optimizer = torch.optim.SGD(loop.model.parameters(), lr=0.0)
+    loop.attach(supervised(loss=loss or torch.nn.CrossEntropyLoss(), optimizer=optimizer), board)
+    loop.fit(1)
+    return loop
+
+
+def test_the_first_and_the_most_wrong_are_drawn(tmp_path, drawn):
+    torch.manual_seed(0)
+    inputs, labels = torch.randn(50, 6, 6), torch.randint(3, (50,))
+    run(inputs, labels, Images(10, classes=["a", "b", "c"]), tmp_path)
+    scores = inputs.flatten(1)[:, :3].softmax(1)
+    said = scores.argmax(1)
+    (first, captions), (worst, worst_captions) = drawn
+    assert captions == [
+        ("abc"[s], True) if s == r else (f"{'abc'[s]}, true {'abc'[r]}", False)
+        for s, r in zip(said[:10], labels[:10], strict=True)
+    ]
+    others = scores.clone()
+    others[torch.arange(50), labels] = -1
+    behind = others.amax(1) - scores[torch.arange(50), labels]
+    order = behind.argsort(descending=True)[:10]
+    assert [text for text, _ in worst_captions] == [
+        f"{'abc'[said[i]]}, true {'abc'[labels[i]]}" for i in order
+    ]
+    wanted = images_of(inputs[order], None)
+    assert np.array_equal(worst, pixels_of(wanted))
+    assert np.array_equal(first, pixels_of(images_of(inputs[:10], None)))
+    found = read_images(tmp_path / "val")
+    assert {tag: [x for x, _ in points] for tag, points in found.items()} == {
+        "samples": [7],
+        "most_wrong": [7],
+    }
+
+
+def test_numbers_are_told_beside_what_they_should_be(tmp_path, drawn):
+    inputs = torch.zeros(20, 6, 6)
+    targets = torch.arange(20.0)[:, None]
+    run(inputs, targets, Images(4), tmp_path, num=1, loss=torch.nn.MSELoss())
+    assert drawn[0][1][2] == ("0, true 2", None)
+    assert [text for text, _ in drawn[1][1]] == [f"0, true {n}" for n in (19, 18, 17, 16)]
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (6, 6, 1), (1, 6, 6), (6, 6, 3), (3, 6, 6), (300, 200)])
+def test_inputs_of_all_shapes_are_drawn(tmp_path, drawn, shape):
+    torch.manual_seed(0)
+    run(torch.rand(20, *shape), torch.randint(3, (20,)), Images(9), tmp_path)
+    height, width, channels = drawn[0][0].shape[1:]
+    assert (height, width) == ((75, 50) if shape[0] == 300 else (6, 6))
+    assert channels == (3 if 3 in shape else 1)
+
+
+def test_flat_rows_are_images_if_it_is_said_how(tmp_path, drawn):
+    inputs = torch.rand(20, 36)
+    run(inputs, torch.randint(3, (20,)), Images(9, shape=(6, 6)), tmp_path)
+    assert np.array_equal(drawn[0][0], pixels_of(inputs[:9].reshape(9, 6, 6, 1)))
+    with pytest.raises(ConfigError, match="does not fit inputs of shape"):
+        run(inputs, torch.randint(3, (20,)), Images(shape=(5, 5)), tmp_path)
+
+
+def test_inputs_that_are_no_images_are_one_warning(tmp_path):
+    with pytest.warns(UserWarning, match=r"Images draws nothing: the inputs, \(8, 36\)") as told:
+        run(torch.rand(20, 36), torch.randint(3, (20,)), Images(), tmp_path)
+    assert len(told) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        quiet = Images()
+        quiet.warns = False
+        run(torch.rand(20, 36), torch.randint(3, (20,)), quiet, tmp_path)
+
+
+def test_pixels_are_stretched_only_where_they_must_be():
+    assert pixels_of(torch.tensor([0.0, 0.5, 1.0])).tolist() == [0, 128, 255]
+    assert pixels_of(torch.tensor([0.0, 16.0])).tolist() == [0, 255]
+    assert pixels_of(torch.tensor([-1.0, 1.0])).tolist() == [0, 255]
+    assert pixels_of(torch.tensor([0, 7, 255], dtype=torch.uint8)).tolist() == [0, 7, 255]
+
+
+@pytest.mark.parametrize("shape", [(8,), (8, 8, 2), "8x8", (0, 8), (8.0, 8), 64])
+def test_a_shape_no_image_has_is_refused(shape):
+    with pytest.raises(ConfigError, match="expected"):
+        Images(shape=shape)

@@ -1,0 +1,202 @@
+"""Settings, graph and text: what TensorBoard is told of the run itself."""
+
+import keras
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.proto.graph_pb2 import GraphDef
+from tensorboard.plugins.hparams import metadata
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+from fitkit import ConfigError, Event, FitLoop, supervised
+from fitkit.watch.graph import Graph
+from fitkit.watch.hparams import HParams
+from fitkit.watch.op_graph import graph_of
+from fitkit.watch.run_text import RunText
+from fitkit.watch.tensorboard import TensorBoard
+from tests.unit.watch.event_files import event_files, opened, scalars, texts
+from tests.unit.watch.helpers import data, make_loop
+
+
+def settings_in(folder):
+    """Settings, columns, and how the run ended."""
+    events = EventAccumulator(str(folder)).Reload()
+    found = {}
+    for tag in events.Tags()["tensors"]:
+        if tag.startswith("_hparams_"):
+            content = events.SummaryMetadata(tag).plugin_data.content
+            found[tag] = HParamsPluginData.FromString(content)
+    start = found[metadata.SESSION_START_INFO_TAG].session_start_info
+    settings = {
+        name: getattr(value, value.WhichOneof("kind")) for name, value in start.hparams.items()
+    }
+    experiment = found.get(metadata.EXPERIMENT_TAG)
+    columns = [m.name.tag for m in experiment.experiment.metric_infos] if experiment else None
+    return settings, columns, found[metadata.SESSION_END_INFO_TAG].session_end_info.status
+
+
+def test_settings_and_results_are_those_of_the_run(tmp_path):
+    given = {"units": 4, "name": "first|run", "wide": True}
+    loop = make_loop(TensorBoard(), HParams(given), val=data(8), run_dir=tmp_path)
+    history = loop.fit(2)
+    settings, columns, status = settings_in(tmp_path)
+    assert settings == {"optimizer": "SGD", "lr": 0.01, "batch_size": 4.0, **given}
+    assert columns == ["results/val_loss", "results/loss"]
+    assert status == 1  # success
+    found = scalars(tmp_path)
+    for name in ("loss", "val_loss"):
+        assert [v for _, v in found[f"results/{name}"]] == pytest.approx(history[name])
+
+
+def test_a_run_that_fails_says_so(tmp_path):
+    loop = make_loop(HParams(), run_dir=tmp_path)
+
+    @loop.on(Event.BATCH_END, when=lambda state: state.num_updates == 3)
+    def fail(state):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        loop.fit(1)
+    assert settings_in(tmp_path)[1:] == (None, 2)
+
+
+@pytest.mark.parametrize("hparams", [{"a": [1]}, {1: 2}, {"a": None}, "text", [("a", 1)]])
+def test_settings_of_other_kinds_are_refused(hparams):
+    with pytest.raises(ConfigError, match="HParams"):
+        HParams(hparams)
+
+
+def graph_in(folder):
+    return GraphDef.FromString(opened(folder).Graph().SerializeToString())
+
+
+@pytest.mark.parametrize("kind", ["torch", "keras"])
+def test_the_graph_has_layers_weights_and_shapes(tmp_path, kind):
+    if kind == "torch":
+        layers = [torch.nn.Linear(3, 5), torch.nn.ReLU(), torch.nn.Linear(5, 1)]
+        model = torch.nn.Sequential(*layers)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        names = ("Linear_0", "ReLU_1", "Linear_2")
+    else:
+        inputs = keras.Input((3,))
+        hidden = keras.layers.Dense(5, activation="relu", name="first")(inputs)
+        model = keras.Model(inputs, keras.layers.Dense(1, name="last")(hidden))
+        optimizer, names = "sgd", ("first", "first", "last")
+    loop = FitLoop(model, data(20), run_dir=tmp_path)
+    loss = torch.nn.MSELoss() if kind == "torch" else "mse"
+    loop.attach(supervised(loss=loss, optimizer=optimizer), Graph())
+    loop.fit(1)
+    nodes = {node.name: node for node in graph_in(tmp_path).node}
+    assert list(nodes)[0] == "inputs"
+    assert list(nodes)[-1] == "outputs"
+    assert {name.split("/")[0] for name in nodes} == {*names, "inputs", "outputs"}
+    relu = next(node for node in nodes.values() if node.op == "relu")
+    assert relu.name.startswith(names[1])
+    assert [d.size for d in relu.attr["_output_shapes"].list.shape[0].dim] == [4, 5]
+    assert sum(node.op == "Parameter" for node in nodes.values()) == 4
+    for node in nodes.values():
+        assert set(node.input) <= set(nodes)
+
+
+def test_drawing_a_model_changes_nothing():
+    model = torch.nn.Sequential(
+        torch.nn.Linear(3, 5), torch.nn.BatchNorm1d(5), torch.nn.Dropout(0.5), torch.nn.Linear(5, 1)
+    )
+    model[1].eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    random = torch.get_rng_state()
+    nodes = graph_of(model, torch.randn(4, 3))
+    assert torch.equal(torch.get_rng_state(), random) is False  # randn of this test
+    random = torch.get_rng_state()
+    assert graph_of(model, torch.zeros(4, 3)) == nodes
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert [module.training for module in model] == [True, False, True, True]
+    assert not any("forward" in vars(module) for module in model)
+
+
+def test_layers_called_twice_and_dicts_of_inputs_are_drawn():
+    class Twice(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(3, 3)
+
+        def forward(self, left, right):
+            return {"sum": self.layer(left) + self.layer(right)}
+
+    nodes = graph_of(Twice(), {"left": torch.ones(2, 3), "right": torch.ones(2, 3)})
+    names = [node.name for node in nodes]
+    assert names[:2] == ["inputs['left']", "inputs['right']"]
+    assert names[-1] == "outputs['sum']"
+    assert len(set(names)) == len(names)
+
+
+def test_a_model_that_cannot_be_called_is_a_warning(tmp_path):
+    class Odd(torch.nn.Linear):
+        def forward(self, x):
+            return super().forward(x) * (1 if float(x.sum()) else 2)  # reads the numbers
+
+    torch.manual_seed(0)
+    loop = FitLoop(Odd(3, 1), data(20), run_dir=tmp_path)
+    optimizer = torch.optim.SGD(loop.model.parameters(), lr=0.1)
+    loop.attach(supervised(loss=torch.nn.MSELoss(), optimizer=optimizer), Graph())
+    with pytest.warns(UserWarning, match="Graph cannot draw Odd"):
+        loop.fit(1)
+    loop.fit(1)
+
+
+def test_a_run_that_goes_on_draws_no_second_graph(tmp_path):
+    loop = make_loop(Graph(), run_dir=tmp_path)
+    loop.fit(1)
+    loop.fit(1)
+    sizes = [(tmp_path / name).stat().st_size for name in event_files(tmp_path)]
+    assert len(sizes) == 1 or sizes[1] < sizes[0]
+
+
+def test_the_text_tells_settings_loop_weights_and_versions(tmp_path):
+    loop = make_loop(RunText({"data": "a|b\nc\x1b[31m"}), val=data(8), run_dir=tmp_path)
+    loop.fit(2)
+    found = texts(tmp_path)
+    assert "| data | a\\|b c [31m |" in found["run/settings"]
+    assert "| lr | 0.01 |" in found["run/settings"]
+    assert "| max_epochs | 2 |" in found["run/settings"]
+    assert str(loop) in found["run/loop"]
+    assert "**Linear**: 4 numbers to train in 2 weights" in found["run/weights"]
+    assert "| weight | (1, 3) | 3 |" in found["run/weights"]
+    assert f"| torch | {torch.__version__} |" in found["run/versions"]
+
+
+def test_the_commit_is_that_of_the_program(tmp_path, monkeypatch):
+    import subprocess
+
+    from fitkit.watch import run_text
+
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / "train.py").write_text("pass")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *command], check=True)
+    commit = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip()
+    monkeypatch.setattr(run_text.sys, "argv", [str(tmp_path / "train.py")])
+    loop = make_loop(RunText(), run_dir=tmp_path / "a")
+    loop.fit(1)
+    assert f"| git commit | {commit} |" in texts(tmp_path / "a")["run/versions"]
+    (tmp_path / "train.py").write_text("pass  # changed")
+    make_loop(RunText(), run_dir=tmp_path / "b").fit(1)
+    assert f"{commit}, with changes" in texts(tmp_path / "b")["run/versions"]
+    monkeypatch.setattr(run_text.sys, "argv", ["/train.py"])
+    make_loop(RunText(), run_dir=tmp_path / "c").fit(1)
+    assert "git" not in texts(tmp_path / "c")["run/versions"]
+
+
+def test_a_config_that_is_no_dict_is_refused():
+    with pytest.raises(ConfigError, match="expected a dict"):
+        RunText("lr=1")
+
+
+def test_a_keras_model_with_several_inputs_is_drawn():
+    a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
+    added = keras.layers.Add(name="plus")([a, b])
+    model = keras.Model([a, b], keras.layers.Dense(1, name="last")(added))
+    nodes = graph_of(model, (torch.ones(2, 3), torch.ones(2, 3)))
+    plus = next(node for node in nodes if node.name.startswith("plus/"))
+    assert plus.inputs == ("inputs[0]", "inputs[1]")
