@@ -21,6 +21,7 @@ class OutputCollector(Callback):
     """
 
     phases = frozenset({Phase.PREDICT})
+    only_watches = True
 
     def __init__(self) -> None:
         self._passes: list[list[Any]] = []

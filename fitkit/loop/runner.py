@@ -29,6 +29,7 @@ class Runner:
     Attributes:
         run_step: Runs the step region of the current batch and turn; `Record` replaces it.
         report: Tells what was recorded; `Record` replaces it.
+        feed: What the current pass reads.
         train_feed: What the current or the last training pass reads.
         resume: Puts back what was saved, at FIT_BEGIN and in the first training pass, after what
             the hooks have begun there; returns whether that was all.
@@ -40,6 +41,7 @@ class Runner:
         self.report: Callable[[], str] = nothing_recorded
         self._before_batch = before_batch
         self._open: set[Turn | None] = set()  # turns whose accumulation window is open
+        self.feed: Feed | None = None
         self.train_feed: Feed | None = None
         self.resume: Callable[[Feed | None], bool] | None = None
 
@@ -75,6 +77,8 @@ class Runner:
         run_batch = self._train_batch if training else self._eval_batch
         fields = frame(state, phase, prefix, length(loader))
         with self.bus.entered(phase), fields, torch.set_grad_enabled(training):
+            state.exits.callback(setattr, self, "feed", self.feed)
+            self.feed = feed
             self.bus.emit(Event.PASS_BEGIN)
             if training:
                 self.train_feed = feed

@@ -9,7 +9,7 @@ from typing import final
 
 from fitkit.data import fetches_alone
 from fitkit.loop.bus import owner_of
-from fitkit.loop.events import Event, Phase
+from fitkit.loop.events import Event
 from fitkit.loop.runner import Runner
 from fitkit.loop.state import State
 from fitkit.record.recording import Recording
@@ -51,11 +51,10 @@ class Unchanged:
 
 
 def _is_quiet(runner: Runner) -> bool:
-    """Return whether between two training steps nothing runs that a step could depend on."""
-    state, feed = runner.state, runner.train_feed
-    if state.phase is not Phase.TRAIN or state.pending is None or feed is None:
+    """Return whether between two steps nothing runs that a step could depend on."""
+    state, feed = runner.state, runner.feed
+    if state.pending is None or feed is None:
         return False
     between = (Event.BATCH_END, Event.BATCH_BEGIN)
-    hooks = [hook for event in between for hook in runner.bus.hooks(Phase.TRAIN, event)]
-    watching = all(owner_of(hook).only_watches for hook in hooks)
-    return watching and fetches_alone(feed.loader)
+    hooks = [hook for event in between for hook in runner.bus.hooks(state.phase, event)]
+    return all(owner_of(hook).only_watches for hook in hooks) and fetches_alone(feed.loader)

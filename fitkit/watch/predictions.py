@@ -85,6 +85,7 @@ class Predictions(Callback):
     """
 
     needs = frozenset({"outputs"})
+    only_watches = True
 
     def __init__(self, phases: Iterable[str] = ("val",), *, max_samples: int = 100_000) -> None:
         given = [phases] if isinstance(phases, str) else list(phases)

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 from fitkit import Callback, Event, FitLoop, LRSchedule, Record, State, Turn
+from fitkit.loop.callback import TRAIN_ONLY
 from fitkit.record import unchanged
 from fitkit.record.python_state import PythonState
 from tests.unit.record import loops
@@ -27,6 +28,7 @@ class Scaled(torch.nn.Module):
 class Between(Callback):
     """Runs a function between two steps, and says that it changes nothing."""
 
+    phases = TRAIN_ONLY
     only_watches = True
 
     def __init__(self, act, *, at=50):
@@ -160,6 +162,23 @@ def test_schedules_act_at_every_step(of):
         return _weights(loop)
 
     assert _equal(trained(Record("interpret", max_programs=64)), trained())
+
+
+def test_passes_without_training_are_quiet_too(looks):
+    loop = _loop()
+    loader = loops.loader(NUM_STEPS * 8)
+    for run in (loop.evaluate, loop.predict):
+        run(loader)
+        looks.clear()
+        run(loader)
+        assert len(looks) < NUM_STEPS / 10
+
+
+def test_a_pass_within_a_pass_leaves_the_loader_of_the_outer_one_in_place(looks):
+    loop = _loop(loader=_dataloader(_Sampler))
+    plain = loops.loader(NUM_STEPS * 8)
+    loop.attach(Between(lambda: loop.evaluate(plain), at=NUM_STEPS + 50))
+    assert NUM_STEPS <= _looks_of(loop, looks) < 1.3 * NUM_STEPS
 
 
 def test_two_turns_share_what_was_seen(looks):
