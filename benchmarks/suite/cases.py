@@ -168,7 +168,7 @@ QUICK = ("mlp-32", "mlp-metrics", "mlp-1024", "cnn", "gpt-tiny")
 GROUPS = {
     "small": ("mlp-32", "mlp-1024", "mlp-metrics", "mlp-torch", "bag"),
     "large": ("resnet50", "gpt2", "gpt2-torch"),
-    "rest": ("cnn", "gan", "curves", "callbacks"),
+    "rest": ("cnn", "gan", "curves", "built-in"),
 }
 """What the three commands for a GPU run."""
 

@@ -171,7 +171,12 @@ def callbacks_chart(result: Result) -> bytes | None:
 
 def legend(figure: Figure, families: set[str]) -> None:
     handles = [Patch(color=COLORS[f], label=NAMES[f]) for f in NAMES if f in families]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
+    figure.legend(
+        handles=handles,
+        loc="outside upper center",
+        ncols=min(len(handles), 1 + int(figure.get_figwidth() // 2.2)),
+        frameon=False,
+    )
 
 
 def png(figure: Figure) -> bytes:

@@ -38,7 +38,7 @@ def differences(old: dict[Key, Row], new: dict[Key, Row]) -> Iterator[str]:
         word = "faster" if ratio < 1 else "SLOWER"
         yield f"{word:7}{ratio:6.2f} x  {name(new[key])}: {times(old[key])} -> {times(new[key])}"
     yield f"{len(beyond)} of {len(both)} changed beyond the spread"
-    for key in [key for key in [*old, *new] if key not in both and key[0] != "callbacks"]:
+    for key in [key for key in [*old, *new] if key not in both and key[0] != "built-in"]:
         yield from state(key, old.get(key), new.get(key))
     for key in both:
         if old[key]["fair"]["ok"] is not False and new[key]["fair"]["ok"] is False:

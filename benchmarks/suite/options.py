@@ -14,4 +14,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, help="begin nothing that may take longer")
     parser.add_argument("--rounds", type=int, help="measured rounds")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--report", action="store_true", help="draw the result, too")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/suite_DEVICE.json")

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Iterator
 from html import escape
 
-from benchmarks.suite import charts, tables
+from benchmarks.suite import charts, tables, words
 from benchmarks.suite.tables import Result, Table
 
 STYLE = """
@@ -17,7 +17,7 @@ h3 { margin-top: 2.2rem; } .about { color: #5b6770; margin-top: .3rem; }
 table { border-collapse: collapse; font-size: 13px; margin: 1rem 0; }
 th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #e7ebef; }
 th { background: #f5f7f9; font-weight: 600; vertical-align: bottom; }
-td { white-space: nowrap; } th:first-child, td:first-child, td.note { text-align: left; }
+td { white-space: nowrap; } th:first-child, td:first-child, td.note, th.note { text-align: left; }
 td.note { white-space: normal; color: #9a3412; max-width: 22rem; }
 tr:hover td { background: #fafbfc; }
 .doubt { background: #fff7ed; border-left: 4px solid #d0663a; padding: .4rem 1rem; }
@@ -51,10 +51,10 @@ def section(name: str, result: Result) -> Iterator[str]:
     """A result: what it says, the charts, a chart and a table per case."""
     if name:
         yield f"<h2>{escape(name)}</h2>"
-    yield f'<p class="about">{escape(tables.measured(result))}</p>'
-    yield items("lead", tables.headlines(result))
+    yield f'<p class="about">{escape(words.measured(result))}</p>'
+    yield items("lead", words.headlines(result))
     yield picture(charts.overview_chart(result), "All cases")
-    yield items("doubt", tables.doubts(result), "To be known")
+    yield items("doubt", words.doubts(result), "To be known")
     for rows in tables.by_case(result).values():
         yield f"<h3>{escape(rows[0]['title'])}</h3>"
         yield picture(charts.case_chart(rows), rows[0]["title"])
@@ -98,11 +98,14 @@ def html(cells_of: Table) -> str:
     header, *rows = cells_of
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     has_note = header[-1] == "note"
+    head = head.replace("<th>note</th>", '<th class="note">note</th>')
     lines = []
     for row in rows:
         cells = [f"<td>{escape(cell)}</td>" for cell in row]
         if has_note:
-            cells[-1] = f'<td class="note">{escape(row[-1])}</td>'
+            span = len(row) - 1 if not any(row[1:-1]) else 1
+            note = f'<td class="note" colspan="{span}">{escape(row[-1])}</td>'
+            cells = [*(cells[:1] if span > 1 else cells[:-1]), note]
         lines.append(f"<tr>{''.join(cells)}</tr>")
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
     return f'<div class="scroll">{table}</div>'

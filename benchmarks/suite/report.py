@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.suite import tables
+from benchmarks.suite import tables, words
 from benchmarks.suite.tables import Result
 
 
@@ -31,7 +31,7 @@ def report(files: list[Path], out: Path | None = None) -> int:
             if picture := draw(result):
                 written.append(folder / f"{name}{kind}.png")
                 written[-1].write_bytes(picture)
-    print("\n".join(tables.headlines(next(iter(results.values())))))
+    print("\n".join(words.headlines(next(iter(results.values())))))
     print("\n".join(f"wrote {path}" for path in written))
     return 0
 
@@ -53,9 +53,9 @@ def read(path: Path) -> Result:
 def text(name: str, result: Result) -> Iterator[str]:
     """The Markdown of a result."""
     yield f"# {name or 'Benchmarks'}"
-    yield tables.measured(result)
-    yield from bullets(tables.headlines(result))
-    yield from bullets(tables.doubts(result))
+    yield words.measured(result)
+    yield from bullets(words.headlines(result))
+    yield from bullets(words.doubts(result))
     for rows in tables.by_case(result).values():
         yield f"## {rows[0]['title']}"
         yield tables.markdown(tables.case_table(rows))

@@ -1,110 +1,21 @@
 """Runs the contestants of one case: all get ready, then they take turns."""
 
 import contextlib
-import multiprocessing
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from benchmarks.suite.cases import Case
-from benchmarks.suite.worker import work
-
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["keras", "benchmarks.suite.worker"])
+from benchmarks.suite.process import Settings, Worker, finish, summary
 
 Row = dict[str, Any]
 
 
 class OutOfTimeError(Exception):
     """The time of the whole run is over."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to measure.
-
-    Attributes:
-        device: "cpu" or "cuda".
-        threads: Threads of torch in every contestant.
-        warmup: Rounds thrown away.
-        rounds: Rounds measured.
-        ready_s: How long a contestant may take to get through its first epoch.
-        at_once: How many get ready at the same time; measured is one at a time.
-        probes: Names of probes to run after the rounds.
-    """
-
-    device: str = "cpu"
-    threads: int = 1
-    warmup: int = 1
-    rounds: int = 7
-    ready_s: float = 300.0
-    at_once: int = 1
-    probes: tuple[str, ...] = ()
-
-
-class Worker:
-    """A contestant in its process, and the row it fills."""
-
-    def __init__(self, name: str, case: Case, settings: Settings, scratch: Path) -> None:
-        self.name, self.row, self.alive = name, Row(), True
-        self.wall: list[float] = []
-        self.cpu: list[float] = []
-        self.losses: dict[int, float] = {}
-        self.num_steps = 0
-        self.started = time.monotonic()
-        options = {
-            "device": settings.device,
-            "threads": settings.threads,
-            # the first epoch builds, traces and compiles
-            "before": 1 + len(settings.probes) + settings.warmup,
-            "rounds": settings.rounds,
-            "scratch": str(scratch / name),
-        }
-        self.pipe, other = CONTEXT.Pipe()
-        self.process = CONTEXT.Process(
-            target=work, args=(other, name, case.name, options), daemon=True
-        )
-        self.process.start()
-        other.close()
-
-    def receive(self, timeout: float) -> Row:
-        """The next message; a failure ends the worker and stands in its row."""
-        message: Row = {"error": f"no answer within {timeout:.0f} s"}
-        if self.pipe.poll(max(0.0, timeout)):
-            try:
-                message = self.pipe.recv()
-            except EOFError:
-                self.process.join(5)
-                message = {"error": f"its process died with exit code {self.process.exitcode}"}
-        if "error" in message:
-            self.row["error"] = message["error"]
-            self.end()
-        self.num_steps += message.get("steps", 0)
-        if "loss" in message:
-            self.losses[self.num_steps] = message["loss"]
-        return message
-
-    def order(self, order: str, timeout: float) -> Row:
-        """Send an order and wait for the answer."""
-        try:
-            self.pipe.send(order)
-        except OSError:
-            self.row["error"] = "its process is gone"
-            self.end()
-            return self.row
-        return self.receive(timeout)
-
-    def end(self) -> None:
-        """Make sure that the process is gone."""
-        self.alive = False
-        self.process.kill()
-        self.process.join()
-        self.pipe.close()
 
 
 def run_case(
@@ -202,26 +113,3 @@ def take_turns(
             if index >= settings.warmup and worker.alive:
                 worker.wall.append(message["wall_s"])
                 worker.cpu.append(message["cpu_s"])
-
-
-def finish(worker: Worker) -> None:
-    """Stop it; keep its memory and what it told."""
-    message = worker.order("stop", 30)
-    if worker.alive:
-        worker.row |= {"memory": message["memory"], "told": message["told"]}
-        worker.end()
-
-
-def summary(worker: Worker) -> Row:
-    """The row of a contestant: times in us per step, one per round."""
-    row = dict(worker.row)
-    if "error" in row:
-        return {"error": row["error"]}
-    steps = row["steps"]
-    row["losses"] = worker.losses
-    row["wall_us"] = [1e6 * each / steps for each in worker.wall]
-    row["cpu_us"] = [1e6 * each / steps for each in worker.cpu]
-    steady_s = statistics.median(worker.wall)
-    # what the first epoch took longer than a later one, and one step of a later one
-    row["first_step_s"] = max(0.0, row.pop("since_begin_s") - steady_s * (steps - 1) / steps)
-    return row

@@ -10,9 +10,12 @@ from benchmarks import callbacks_cost
 from benchmarks.harness import RESULTS, machine
 from benchmarks.suite.cases import AXES, CASES, GROUPS, QUICK, QUICK_POINTS, Case, find
 from benchmarks.suite.contestants import CONTESTANTS
-from benchmarks.suite.results import Row, Store, heading, rows_of
-from benchmarks.suite.rounds import OutOfTimeError, Settings, run_case
+from benchmarks.suite.process import Settings
+from benchmarks.suite.report import report
+from benchmarks.suite.rounds import OutOfTimeError, run_case
+from benchmarks.suite.rows import Row, heading, rows_of
 from benchmarks.suite.show import Screen
+from benchmarks.suite.store import Store
 
 FULL = {"warmup": 1, "rounds": 15, "ready_s": 300.0}
 SHORT = {"warmup": 1, "rounds": 6, "ready_s": 150.0}
@@ -46,6 +49,9 @@ def run(arguments: argparse.Namespace, device: str) -> int:
     suite = Suite(store, settings, chooser(arguments), deadline, Screen(sys.stdout))
     suite.measure([name for name in names if name not in store.cases()])
     print(f"wrote {path}")
+    if arguments.report:
+        return report([path])
+    print(f"draw it: python -m benchmarks report {path}")
     return 0
 
 
@@ -71,7 +77,7 @@ class Suite:
                 self._leave_out(name)
                 continue
             try:
-                rows = self._callbacks() if name == "callbacks" else self._case(find(name))
+                rows = self._callbacks() if name == "built-in" else self._case(find(name))
             except OutOfTimeError:
                 self._leave_out(name)
                 continue
@@ -81,7 +87,7 @@ class Suite:
 
     def _needs(self, name: str) -> float:
         """Seconds that a case should at least have: half of what it takes at worst."""
-        return 30 if name == "callbacks" else find(name).seconds / 2
+        return 30 if name == "built-in" else find(name).seconds / 2
 
     def _leave_out(self, name: str) -> None:
         self.store.result["left_out"].append(name)
@@ -109,7 +115,7 @@ class Suite:
                 mode: callbacks_cost.cost(name, backend, rounds=7, device=self.settings.device)
                 for mode, backend in {"eager": None, "interpret": "interpret"}.items()
             }
-            row |= {"case": "callbacks", "title": "Built-in callbacks", "contestant": name,
+            row |= {"case": "built-in", "title": "Built-in callbacks", "contestant": name,
                     "label": name, "family": "callback",
                     "adds_us": {k: v["adds_us_per_step"] for k, v in adds.items()},
                     "kernels_us": adds["eager"]["kernels_us_per_step"]}  # fmt: skip
@@ -135,7 +141,7 @@ def said(rows: list[Row]) -> str:
 
 
 def title_of(name: str) -> str:
-    return "Built-in callbacks" if name == "callbacks" else find(name).title
+    return "Built-in callbacks" if name == "built-in" else find(name).title
 
 
 def plan(asked: list[str] | None, device: str, quick: bool) -> list[str]:
@@ -146,7 +152,7 @@ def plan(asked: list[str] | None, device: str, quick: bool) -> list[str]:
     """
     points = QUICK_POINTS if quick else AXES
     if asked is None:
-        asked = [*(QUICK if quick else CASES), "curves", *(() if quick else ("callbacks",))]
+        asked = [*(QUICK if quick else CASES), "curves", *(() if quick else ("built-in",))]
     names: list[str] = []
     for name in asked:
         if name in GROUPS:
@@ -158,9 +164,9 @@ def plan(asked: list[str] | None, device: str, quick: bool) -> list[str]:
         else:
             names.append(name)
     try:
-        known = [n for n in names if n == "callbacks" or device in find(n).devices]
+        known = [n for n in names if n == "built-in" or device in find(n).devices]
     except KeyError as error:
-        choices = ", ".join([*CASES, *AXES, "curves", "callbacks", *GROUPS])
+        choices = ", ".join([*CASES, *AXES, "curves", "built-in", *GROUPS])
         raise SystemExit(f"there is no case {error}\nUse some of: {choices}.") from None
     return list(dict.fromkeys(known))
 

@@ -1,6 +1,6 @@
 """The rows of a result as tables: the same cells for Markdown and HTML."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 Row = dict[str, Any]
@@ -12,7 +12,7 @@ def by_case(result: Result) -> dict[str, list[Row]]:
     """The rows of each case, in the order in which they were measured; no curves."""
     cases: dict[str, list[Row]] = {}
     for row in result["rows"]:
-        if "axis" not in row and row["case"] != "callbacks":
+        if "axis" not in row and row["case"] != "built-in":
             cases.setdefault(row["case"], []).append(row)
     return cases
 
@@ -29,7 +29,7 @@ def curves(result: Result) -> dict[str, dict[str, list[tuple[int, float]]]]:
 
 def callbacks(result: Result) -> list[Row]:
     """The rows of the built-in callbacks."""
-    return [row for row in result["rows"] if row["case"] == "callbacks"]
+    return [row for row in result["rows"] if row["case"] == "built-in"]
 
 
 def is_timed(row: Row) -> bool:
@@ -41,9 +41,9 @@ def is_timed(row: Row) -> bool:
 
 
 def case_table(rows: list[Row]) -> Table:
-    """A header and a line per contestant, the fastest first; columns that no row fills are left out.
+    """A header and a line per contestant, the fastest first, those without figures last.
 
-    Contestants without figures come last, with the reason.
+    Columns that no row fills are left out.
     """
     timed = sorted(filter(is_timed, rows), key=lambda row: row["us_per_step"]["median"])
     untimed = [row for row in rows if not is_timed(row)]
@@ -115,9 +115,7 @@ def overview(result: Result) -> Table:
     cases = by_case(result)
     table = [["us per step (of the hand loop)", *(rows[0]["title"] for rows in cases.values())]]
     for name, label in labels(result).items():
-        found = [
-            next((r for r in rows if r["contestant"] == name), None) for rows in cases.values()
-        ]
+        found = [row_of(name, rows) for rows in cases.values()]
         if any(row is not None and is_timed(row) for row in found):
             table.append([label, *map(overview_cell, found)])
     return table
@@ -126,6 +124,10 @@ def overview(result: Result) -> Table:
 def labels(result: Result) -> dict[str, str]:
     """Contestants of the cases, by name, in their order."""
     return {row["contestant"]: row["label"] for rows in by_case(result).values() for row in rows}
+
+
+def row_of(name: str, rows: list[Row]) -> Row | None:
+    return next((row for row in rows if row["contestant"] == name), None)
 
 
 def overview_cell(row: Row | None) -> str:
@@ -168,61 +170,5 @@ def markdown(table: Table) -> str:
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     if header[-1] == "note":
         lines[1][-1] = "---"
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in lines
-    )
-
-
-def measured(result: Result) -> str:
-    """Where, when and with what, in one sentence."""
-    about = result["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in all_versions(result).items())
-    device = about["cpu"] if about["device"] == "cpu" else f"{about['device']} ({about['cpu']})"
-    return (
-        f"Measured at commit {about['commit']} on {about['date'][:10]}, {device}, "
-        f"{about['threads']} thread(s), {versions}."
-    )
-
-
-def all_versions(result: Result) -> dict[str, str]:
-    versions: dict[str, str] = {}
-    for row in result["rows"]:
-        versions |= row["versions"]
-    return versions
-
-
-def doubts(result: Result) -> Iterator[str]:
-    """What does not hold, in sentences; nothing if all is well."""
-    for row in result["rows"]:
-        if is_timed(row) and row["fair"]["ok"] is False:
-            yield f"{row['title']}, {row['label']}: {row['fair']['why']}."
-        agreed = row.get("agreement")
-        if agreed is not None and agreed["ok"] is False:
-            yield (
-                f"{row['title']}, {row['label']}: the clock says {agreed['outside_us']:,.0f} us, "
-                f"Benchmark {agreed['benchmark_us']:,.0f} us."
-            )
-        if "error" in row:
-            yield f"{row['title']}, {row['label']} failed: {row['error']}."
-    if result["left_out"]:
-        yield f"There was no time for: {', '.join(result['left_out'])}."
-
-
-def headlines(result: Result) -> Iterator[str]:
-    """What the cases say about fitkit, one line each."""
-    for rows in by_case(result).values():
-        timed = [row for row in rows if is_timed(row) and row["family"] != "floor"]
-        recorded = [row for row in timed if row["family"] == "record"]
-        others = [row for row in timed if row["family"] not in ("record", "fitkit")]
-        if not recorded or not others:
-            continue
-        best, rival = min(recorded, key=median_us), min(others, key=median_us)
-        yield (
-            f"{best['title']}: {best['label']} takes {median_us(best):,.0f} us per step, "
-            f"{rival['label']}, the fastest other, {median_us(rival):,.0f} us "
-            f"({median_us(rival) / median_us(best):.1f} times as much)."
-        )
-
-
-def median_us(row: Row) -> float:
-    return row["us_per_step"]["median"]
+    escaped = [[cell.replace("|", "/") for cell in row] for row in lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in escaped)

@@ -33,7 +33,8 @@ class Task:
 
     Attributes:
         model: Built, on the device.
-        x, y: Training data on the host, `steps * batch` samples, the case's `repeat` times over; x_val, y_val likewise.
+        x, y: Training data on the host, `steps * batch` samples.
+        x_val, y_val: Data of the validation, on the host.
         steps: Steps per epoch.
         epochs: How many to train.
         warmup: Epochs before those that are measured.
@@ -80,18 +81,23 @@ class Task:
         return DataLoader(TensorDataset(x, y), self.batch, pin_memory=self.device != "cpu")
 
     def torch_loss(self) -> nn.Module:
+        """Cross-entropy of torch."""
         return TokenLoss() if self.y.ndim > 1 else nn.CrossEntropyLoss()
 
     def torch_adam(self, **options: Any) -> torch.optim.Optimizer:
+        """Adam of torch over all weights."""
         return torch.optim.Adam(self.model.parameters(), lr=LEARNING_RATE, **options)
 
     def keras_loss(self) -> Any:
+        """Cross-entropy of Keras."""
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
     def keras_adam(self) -> Any:
+        """Adam of Keras."""
         return keras.optimizers.Adam(LEARNING_RATE)
 
     def keras_metrics(self) -> list[Any]:
+        """Accuracies of Keras."""
         return [
             keras.metrics.SparseCategoricalAccuracy(name=f"accuracy{index or ''}")
             for index in range(self.case.num_metrics)

@@ -57,7 +57,7 @@ def work(pipe: Connection, name: str, case: str, options: dict[str, Any]) -> Non
 class Gate:
     """Stops a training at the end of every epoch, sends its times, takes orders.
 
-    Orders: "go" for another epoch, "stop", or the name of a probe, which an epoch is then run under.
+    Orders: "go" for another epoch, "stop", or the name of a probe to run the next epoch under.
     """
 
     def __init__(self, pipe: Connection, name: str, case: str, options: dict[str, Any]) -> None:

@@ -1,0 +1,60 @@
+"""What a result says, in sentences."""
+
+from collections.abc import Iterator
+
+from benchmarks.suite.tables import Result, Row, by_case, is_timed
+
+
+def measured(result: Result) -> str:
+    """Where, when and with what, in one sentence."""
+    about = result["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in all_versions(result).items())
+    device = about["cpu"] if about["device"] == "cpu" else f"{about['device']} ({about['cpu']})"
+    return (
+        f"Measured at commit {about['commit']} on {about['date'][:10]}, {device}, "
+        f"{about['threads']} thread(s), {versions}."
+    )
+
+
+def all_versions(result: Result) -> dict[str, str]:
+    versions: dict[str, str] = {}
+    for row in result["rows"]:
+        versions |= row["versions"]
+    return versions
+
+
+def doubts(result: Result) -> Iterator[str]:
+    """What does not hold, in sentences; nothing if all is well."""
+    for row in result["rows"]:
+        if is_timed(row) and row["fair"]["ok"] is False:
+            yield f"{row['title']}, {row['label']}: {row['fair']['why']}."
+        agreed = row.get("agreement")
+        if agreed is not None and agreed["ok"] is False:
+            yield (
+                f"{row['title']}, {row['label']}: the clock says {agreed['outside_us']:,.0f} us, "
+                f"Benchmark {agreed['benchmark_us']:,.0f} us."
+            )
+        if "error" in row:
+            yield f"{row['title']}, {row['label']} failed: {row['error']}."
+    if result["left_out"]:
+        yield f"There was no time for: {', '.join(result['left_out'])}."
+
+
+def headlines(result: Result) -> Iterator[str]:
+    """What the cases say about fitkit, one line each."""
+    for rows in by_case(result).values():
+        timed = [row for row in rows if is_timed(row) and row["family"] != "floor"]
+        recorded = [row for row in timed if row["family"] == "record"]
+        others = [row for row in timed if row["family"] not in ("record", "fitkit")]
+        if not recorded or not others:
+            continue
+        best, rival = min(recorded, key=median_us), min(others, key=median_us)
+        yield (
+            f"{best['title']}: {best['label']} takes {median_us(best):,.0f} us per step, "
+            f"{rival['label']}, the fastest other, {median_us(rival):,.0f} us "
+            f"({median_us(rival) / median_us(best):.1f} times as much)."
+        )
+
+
+def median_us(row: Row) -> float:
+    return row["us_per_step"]["median"]

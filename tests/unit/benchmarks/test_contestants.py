@@ -1,0 +1,191 @@
+"""Contestants train the same thing: same weights, same batches, and so the same loss."""
+
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+from benchmarks.suite import cases, checks, probes
+from benchmarks.suite.contestants import CONTESTANTS, floor
+from benchmarks.suite.process import Settings, Worker
+from benchmarks.suite.rounds import run_case
+from benchmarks.suite.rows import rows_of
+from benchmarks.suite.task import Task
+from benchmarks.suite.worker import final_loss
+
+EAGER = ("hand-keras", "hand-torch", "keras-fit", "fitkit", "fitkit-torch", "record-interpret")
+PEERS = {
+    "lightning": "lightning",
+    "lightning-barebones": "lightning",
+    "ignite": "ignite",
+    "accelerate": "accelerate",
+    "skorch": "skorch",
+    "poutyne": "poutyne",
+    "torchtnt": "torchtnt",
+}
+SETTINGS = Settings(warmup=0, rounds=3, at_once=2)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """A small case with accuracy and validation, by everybody whose library is there."""
+    there = [name for name, library in PEERS.items() if find_spec(library)]
+    names = [*EAGER, "floor", "nobody", *there]
+    case = cases.find("metrics=1")
+    measured = run_case(case, names, SETTINGS)
+    assert measured.pop("nobody") == {"error": "KeyError: 'nobody'"}
+    return {row["contestant"]: row for row in rows_of(case, measured, vars(SETTINGS))}
+
+
+@pytest.mark.parametrize("name", EAGER[1:])
+def test_eager_contestants_come_to_the_loss_of_the_hand_loop(rows, name):
+    fair = rows[name]["fair"]
+    assert fair["ok"] is True
+    if name != "hand-torch":
+        assert fair["difference"] == 0.0  # bit by bit
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_peers_come_to_the_loss_of_the_hand_loop(rows, name):
+    pytest.importorskip(PEERS[name], exc_type=ImportError)
+    assert "error" not in rows[name]
+    assert rows[name]["fair"]["difference"] == 0.0
+
+
+def test_a_row_says_everything_about_itself(rows):
+    row = rows["fitkit"]
+    assert row["rounds"] == 3
+    assert row["steps"] == 32
+    assert row["samples_per_s"]["median"] == pytest.approx(32 * row["steps_per_s"]["median"])
+    assert row["us_per_step"]["p5"] <= row["us_per_step"]["median"] <= row["us_per_step"]["p95"]
+    assert row["over_floor_us"] < row["us_per_step"]["median"]
+    assert row["first_step_s"] > 0
+    assert row["host_mb"] > 0
+    wanted = {"commit", "date", "threads", "device_name", "versions", "warmup_rounds", "python"}
+    assert wanted <= set(row)
+    assert rows["record-interpret"]["steps"] == 4 * 32
+
+
+def test_fitkit_tells_what_its_own_benchmark_says(rows):
+    agreed = rows["fitkit"]["agreement"]
+    assert agreed["difference"] == agreed["outside_us"] / agreed["benchmark_us"] - 1
+    assert agreed["outside_us"] == rows["fitkit"]["us_per_step"]["median"]
+    assert rows["hand-keras"]["agreement"] is None
+
+
+def test_a_worker_whose_process_dies_is_a_row_with_its_error(tmp_path):
+    worker = Worker("hand-torch", cases.find("batch=8"), SETTINGS, tmp_path)
+    worker.receive(60)
+    worker.process.kill()
+    worker.process.join()
+    worker.order("go", 5)
+    assert not worker.alive
+    assert worker.row["error"]
+
+
+# -- the check itself ------------------------------------------------------------------------------
+
+
+def trained(contestant, disturb=lambda task: None):
+    """The losses by step of a contestant, trained in this process, after `disturb(task)`."""
+    losses = {}
+
+    def tick():
+        losses[task.steps * (len(losses) + 1)] = final_loss(task)
+
+    task = Task(cases.find("batch=8"), warmup=0, tick=tick)
+    disturb(task)
+    CONTESTANTS[contestant].train(task)
+    return {"losses": losses, "wall_us": [1.0]}
+
+
+def reverse(task):
+    task.x, task.y = task.x.flip(0), task.y.flip(0)
+
+
+@torch.no_grad()
+def other_weights(task):
+    for parameter in task.model.parameters():
+        parameter.mul_(1.1)
+
+
+@pytest.mark.parametrize("disturb", [reverse, other_weights])
+def test_another_order_or_other_weights_are_found(disturb):
+    hand = trained("hand-torch")
+    same = checks.fairness("fitkit-torch", {"hand-torch": hand, "fitkit-torch": hand})
+    assert same["ok"] is True
+    other = trained("hand-torch", disturb)
+    fair = checks.fairness("fitkit-torch", {"hand-torch": hand, "fitkit-torch": other})
+    assert fair["ok"] is False
+    assert "off that of hand-torch" in fair["why"]
+
+
+def test_a_loss_that_is_no_number_is_not_the_same():
+    measured = {"hand-torch": {"losses": {32: 1.0}}, "ignite": {"losses": {32: float("nan")}}}
+    assert checks.fairness("ignite", measured)["ok"] is False
+
+
+def test_losses_are_compared_after_the_same_number_of_steps():
+    hand = {"losses": {32: 2.0, 64: 1.0, 128: 0.5}}
+    fast = {"losses": {128: 0.5}}
+    fair = checks.fairness("record-inductor", {"hand-keras": hand, "record-inductor": fast})
+    assert (fair["ok"], fair["after_steps"]) == (True, 128)
+    fair = checks.fairness(
+        "record-inductor", {"hand-keras": hand, "record-inductor": {"losses": {256: 1}}}
+    )
+    assert (fair["ok"], fair["why"]) == (None, "hand-keras was not trained for as many steps")
+
+
+def test_a_benchmark_that_says_something_else_is_found():
+    case = cases.find("batch=8")
+    told = {"told": {"benchmark": {"step_ms": 1.0}}}
+    assert checks.agreement(case, {**told, "wall_us": [1029.0]})["ok"] is True
+    assert checks.agreement(case, {**told, "wall_us": [1040.0]})["ok"] is False
+    validated = cases.find("mlp-metrics")
+    assert checks.agreement(validated, {**told, "wall_us": [2000.0]})["ok"] is None
+
+
+# -- figures ---------------------------------------------------------------------------------------
+
+
+def test_countable_flops_of_the_mlp():
+    task = Task(cases.find("batch=8"))
+    products = 784 * 64 + 64 * 64 + 64 * 10
+    inputs_need_no_gradient = 784 * 64
+    expected = 2 * 8 * (3 * products - inputs_need_no_gradient)
+    assert probes.flops_per_step(task) == expected
+
+
+def test_the_floor_keeps_the_products_of_a_step():
+    task = Task(cases.find("batch=8"))
+    with floor.Kept() as kept:
+        task.torch_loss()(task.model(task.x[:8]), task.y[:8]).backward()
+    assert len(kept.calls) == 8  # three layers: forward, weights' and, but for the first, inputs'
+    before = [p.detach().clone() for p in task.model.parameters()]
+    run = floor.bare_step(task)
+    run()
+    assert all(torch.equal(a, b) for a, b in zip(before, task.model.parameters(), strict=True))
+
+
+def test_time_that_kernels_share_counts_once():
+    assert probes.covered([(0, 10), (5, 12), (6, 8), (20, 21)]) == 13
+    assert probes.covered([]) == 0
+
+
+def test_probes_begin_and_end():
+    for name, key in {"kernels": "kernel_share", "syncs": "syncs"}.items():
+        begun = probes.probe(name)
+        torch.ones(4) @ torch.ones(4)
+        assert begun.end()[key] >= 0
+
+
+def test_every_contestant_says_why_it_has_no_figures():
+    gan, torch_case = cases.find("gan"), cases.find("mlp-torch")
+    reasons = {name: c.why_not(gan, "cpu") for name, c in CONTESTANTS.items()}
+    assert reasons["skorch"] == "written for one network with one optimizer"
+    assert reasons["record-cudagraph"] == "only on cuda"
+    assert "torch < 2.7.1" in reasons["composer"]
+    assert (
+        CONTESTANTS["keras-fit"].why_not(torch_case, "cpu") == "the model is made of torch modules"
+    )
+    assert CONTESTANTS["lightning"].why_not(torch_case, "cpu") is None
