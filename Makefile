@@ -1,18 +1,23 @@
-# `make demo` and `make test` need only make and Python 3.11 or newer; they build .venv on first use.
-# PYTHON=/path/to/python3.11 chooses the interpreter; ARGS="..." is handed to demo or pytest.
+# `make demo`, `make test` and `make bench` need only make and Python 3.11 or newer; they build .venv on first use.
+# PYTHON=/path/to/python3.11 chooses the interpreter; ARGS="..." is handed to demo, pytest or bench.
 
 PYTHON ?= $(shell for p in python3.11 python3; do \
     $$p -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+RIVALS := .venv/.bench
 
-.PHONY: demo test format lint types pytest
+.PHONY: demo test bench format lint types pytest
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py $(ARGS)
 
 test: lint types pytest
+
+# Eight minutes; a run that was killed goes on where it was. ARGS="--device cpu", for example.
+bench: $(RIVALS)
+	$(BIN)/python -m benchmarks run --quick --report $(ARGS)
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
@@ -35,4 +40,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo,plots,dev]'
+	touch $@
+
+# The libraries that fitkit is compared with.
+$(RIVALS): $(INSTALLED)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[bench]'
 	touch $@
