@@ -135,7 +135,7 @@ def is_resident(loader: Loader, device: torch.device) -> bool:
 def fetches_alone(loader: Loader) -> bool:
     """Whether a pass over rows of arrays runs code of fitkit's and torch's only."""
     if isinstance(loader, LoaderWrapper):
-        return fetches_alone(loader.loader)
+        return type(loader).__module__.startswith("fitkit.") and fetches_alone(loader.loader)
     if rows_of(loader) is None:
         return type(loader) is TensorLoader
     batch_sampler = cast("Any", loader).batch_sampler

@@ -19,6 +19,7 @@ Hook = Callable[[State], None]
 Around = Callable[[], AbstractContextManager[Any]]
 
 TRAIN_ONLY = frozenset({Phase.TRAIN})
+_BETWEEN_STEPS = {hook_name(Event.BATCH_BEGIN), hook_name(Event.BATCH_END)}
 _ALL_ACTIONS = frozenset(event for events in ACTIONS.values() for event in events)
 
 
@@ -38,7 +39,8 @@ class Callback:
             empty, a second one is refused.
         one_per_turn: Whether two are fine in two turns, all the same.
         only_watches: Whether the hooks that run between two steps change nothing that a step
-            reads. If that holds for all of them, `Record` looks for changes less often.
+            reads. If that holds for all of them, `Record` looks for changes less often. A
+            subclass with such hooks of its own has to say it again.
         around: Context managers, by action, in which the action is run. A factory takes nothing.
 
     Example:
@@ -76,6 +78,8 @@ class Callback:
         """
         super().__init_subclass__()
         check_hooks(cls)
+        if "only_watches" not in vars(cls) and _BETWEEN_STEPS & vars(cls).keys():
+            cls.only_watches = False
 
     def attach(self, loop: "FitLoop") -> None:
         """Called once when the callback joins a loop; only those that drive the loop keep it."""

@@ -70,6 +70,7 @@ class LRSchedule(Callback):
     """
 
     phases = frozenset({Phase.TRAIN, Phase.VAL})
+    only_watches = True  # to a recorded step a rate is a tensor or in its key; others are not
     after = ("Metrics", "CompiledRun")
 
     def __init__(
@@ -82,8 +83,8 @@ class LRSchedule(Callback):
         optimizer: Any = None,
     ) -> None:
         self.of = of
-        # A rate is a tensor to a recorded step, or in its key; other numbers are attributes.
-        self.only_watches = of == "lr" and not getattr(schedule, "cycle_momentum", False)
+        if of != "lr" or getattr(schedule, "cycle_momentum", False):
+            self.only_watches = False
         self._schedule = _checked(schedule, of)
         self._is_torch = is_torch_schedule(schedule)
         self._is_keras = is_keras(schedule, "optimizers.schedules.LearningRateSchedule")

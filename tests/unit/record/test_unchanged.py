@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
-from fitkit import Callback, Event, FitLoop, LRSchedule, Record, State, Turn
+from fitkit import Callback, Event, FitLoop, LRSchedule, Record, State, Throughput, Turn
 from fitkit.loop.callback import TRAIN_ONLY
 from fitkit.record import unchanged
 from fitkit.record.python_state import PythonState
@@ -61,6 +61,13 @@ def looks(monkeypatch) -> Iterator[list[int]]:
     return calls
 
 
+class Counted(Throughput):
+    """A callback of fitkit's that only watches, and a hook that may do anything."""
+
+    def on_batch_end(self, state: State):
+        super().on_batch_end(state)
+
+
 def _looks_of(loop, looks):
     loop.fit(epochs=1)  # all that is built, is built
     looks.clear()
@@ -76,6 +83,11 @@ def test_a_hook_that_may_change_things_makes_it_look_at_every_step(looks):
     loop = _loop()
     loop.on(Event.BATCH_END)(lambda state: None)
     assert _looks_of(loop, looks) >= NUM_STEPS
+
+
+def test_a_subclass_with_a_hook_of_its_own_has_to_say_it_again(looks):
+    assert _looks_of(_loop(Throughput()), looks) < NUM_STEPS / 10
+    assert _looks_of(_loop(Counted()), looks) >= NUM_STEPS
 
 
 def _dataloader(sampler):
