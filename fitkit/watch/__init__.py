@@ -16,8 +16,10 @@ from fitkit.watch.jsonl_logger import JSONLLogger
 from fitkit.watch.model_summary import ModelSummary
 from fitkit.watch.predictions import Collected, Predictions
 from fitkit.watch.print_log import PrintLog
+from fitkit.watch.profile import Profile
 from fitkit.watch.progress_bar import ProgressBar
 from fitkit.watch.run_text import RunText
+from fitkit.watch.step_times import StepRow, StepTable
 from fitkit.watch.tensorboard import TensorBoard
 from fitkit.watch.throughput import Throughput
 
@@ -40,7 +42,10 @@ __all__ = [
     "ModelSummary",
     "Predictions",
     "PrintLog",
+    "Profile",
     "ProgressBar",
+    "StepRow",
+    "StepTable",
     "RunText",
     "TensorBoard",
     "Throughput",

@@ -48,6 +48,7 @@ EXTRA = {
     "NaNGuard": lambda kind: fitkit.NaNGuard("skip"),
     "Predictions": lambda kind: fitkit.Predictions(["train", "val"]),
     "PrintLog": lambda kind: fitkit.PrintLog(every=2),
+    "Profile": lambda kind: fitkit.Profile(1, wait=1, warmup=1),
     "ProgressBar": lambda kind: fitkit.ProgressBar(),
     "Record": lambda kind: fitkit.Record("interpret"),
     "RunText": lambda kind: fitkit.RunText(),

@@ -1,0 +1,175 @@
+"""Where the time of training steps goes, by the clock of the host."""
+
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, final
+
+from fitkit.loop.bus import owner_of
+from fitkit.loop.callback import Hook
+from fitkit.loop.events import ACTIONS, BATCH_EVENTS, Event, Phase
+from fitkit.loop.state import State
+from fitkit.watch.text_table import text_table
+
+__all__ = ["StepRow", "StepTable", "StepTimes"]
+
+Kind = Literal["action", "callback", "data", "recorded", "loop"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """What one callback takes at one event, or what lies between the callbacks.
+
+    Attributes:
+        event: The event; "" for what is no event.
+        callback: The class of the callback, or what it is instead.
+        kind: "action" and "recorded" are what a loop written by hand has, too; "callback" is every
+            other hook, "data" is waiting for the loader, "loop" is all that is left.
+        calls: Of the hook, in all steps.
+        us: Microseconds per step, without other hooks inside.
+    """
+
+    event: str
+    callback: str
+    kind: Kind
+    calls: int
+    us: float
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StepTable:
+    """The time of a training step, split up; the rows add up to `step_us`.
+
+    Attributes:
+        rows: In the order of events, then data, recorded step and loop.
+        num_steps: How many steps (batches) were timed.
+        num_replayed: Turns that were replayed from a recording, their callbacks in one.
+        step_us: Microseconds per step, validations and saves left out.
+        device: Where the model is. On a GPU kernels go on after the hook that has started them.
+    """
+
+    rows: tuple[StepRow, ...]
+    num_steps: int
+    num_replayed: int
+    step_us: float
+    device: str
+
+    def share(self, *kinds: Kind) -> float:
+        """Return which part of a step rows of these kinds take, 0 to 1."""
+        return sum(row.us for row in self.rows if row.kind in kinds) / (self.step_us or 1.0)
+
+    @property
+    def own_share(self) -> float:
+        """Which part of a step is fitkit's own, 0 to 1: the loop, and hooks that fill no action."""
+        return self.share("loop", "callback")
+
+    def __str__(self) -> str:
+        """Return the table as text."""
+        whole = self.step_us or 1.0
+        cells = [
+            (
+                f"{row.event} [A]" if row.kind == "action" else row.event,
+                row.callback,
+                str(row.calls or ""),
+                f"{row.us:,.1f}",
+                f"{row.us / whole:.1%}",
+            )
+            for row in self.rows
+        ]
+        lines = text_table(("event", "callback", "calls", "us/step", "share"), cells)
+        lines.append(
+            f"one step: {self.step_us:,.1f} us, the mean of {self.num_steps} on {self.device}; "
+            f"fitkit's own: {self.own_share:.1%} (loop {self.share('loop'):.1%}, callbacks that "
+            f"fill no action {self.share('callback'):.1%})"
+        )
+        if self.num_replayed:
+            lines.append(
+                f"{self.num_replayed} steps were replayed from a recording: what their callbacks "
+                "do is one range, 'recorded step'"
+            )
+        return "\n".join(lines)
+
+
+class StepTimes:
+    """Times the hooks of training steps as a tracer of the bus.
+
+    A step lasts from one BATCH_END of the callback that owns this to the next. What happens
+    outside of batches (validation, saving, the ends of passes) is left out.
+
+    Args:
+        recorded: Whether steps may be replayed.
+        clock: Nanoseconds, for tests.
+    """
+
+    def __init__(self, *, recorded: bool, clock: Callable[[], int] = time.perf_counter_ns) -> None:
+        self._clock = clock
+        self._recorded = recorded
+        self._inner = [0]  # what hooks inside of the running ones took; at the bottom, all of them
+        self._is_outside = False
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was timed so far; a step begins here."""
+        self._hooks: dict[tuple[Event, str], list[int]] = {}  # calls, nanoseconds
+        self._outside = self._region = self._num_calls = self._num_replayed = 0
+        self._began = self._clock()
+
+    def trace(self, event: Event, hook: Hook, state: State) -> None:
+        """Call one hook."""
+        if self._is_outside:
+            hook(state)
+            return
+        counts = event in BATCH_EVENTS and state.phase is Phase.TRAIN
+        self._is_outside = not counts
+        self._inner.append(0)
+        begin = self._clock()
+        try:
+            hook(state)
+        finally:
+            took = self._clock() - begin
+            own = took - self._inner.pop()
+            self._inner[-1] += took
+            self._is_outside = False
+            if counts:
+                total = self._hooks.setdefault((event, type(owner_of(hook)).__name__), [0, 0])
+                total[0] += 1
+                total[1] += own
+                self._num_calls += 1
+            else:
+                self._outside += own
+
+    @contextmanager
+    def region(self) -> Generator[None]:
+        """Run the step region of a batch or turn."""
+        begin, hooks, num_calls = self._clock(), self._inner[-1], self._num_calls
+        yield
+        if self._recorded and not self._is_outside:
+            self._region += self._clock() - begin - (self._inner[-1] - hooks)
+            self._num_replayed += self._num_calls == num_calls
+
+    def table(self, num_steps: int, wait_s: float, device: str) -> StepTable:
+        """Return the table of the steps since the last `restart`.
+
+        Args:
+            num_steps: How many there were.
+            wait_s: Seconds of them in which the loop has waited for data.
+            device: Where the model is.
+        """
+        whole = self._clock() - self._began - self._outside
+        actions = ACTIONS[Phase.TRAIN]
+        rows: list[tuple[str, str, Kind, int, float]] = [
+            (event.name, name, "action" if event in actions else "callback", calls, took)
+            for (event, name), (calls, took) in sorted(
+                self._hooks.items(), key=lambda item: item[0][0]
+            )
+        ]
+        rows.append(("", "(waiting for data)", "data", 0, 1e9 * wait_s))
+        if self._recorded:
+            rows.append(("", "(recorded step)", "recorded", self._num_replayed, self._region))
+        rows.append(("", "(loop)", "loop", 0, whole - sum(row[-1] for row in rows)))
+        per_step = 1e-3 / max(num_steps, 1)
+        found = (StepRow(e, name, kind, n, took * per_step) for e, name, kind, n, took in rows)
+        return StepTable(tuple(found), num_steps, self._num_replayed, whole * per_step, device)
