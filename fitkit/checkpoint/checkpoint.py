@@ -15,7 +15,7 @@ from fitkit.loop.better import Mode, mode_of
 from fitkit.loop.callback import TRAIN_ONLY, Callback
 from fitkit.loop.events import Event
 from fitkit.loop.interval import Interval, positive_int
-from fitkit.loop.snapshot import snapshot
+from fitkit.loop.snapshot import snapshot, unsaved_optimizers
 from fitkit.loop.state import State
 from fitkit.store import Content, Store
 
@@ -123,6 +123,13 @@ class Checkpoint(Callback):
             self._take_folder()
         if self._saved_at is None and self._loop.resumed_from is None:
             self._check_unused()
+        for callback, optimizer in unsaved_optimizers(self._loop.callbacks):
+            warnings.warn(
+                f"{type(callback).__name__} holds {type(optimizer).__name__}, which nobody saves\n"
+                "A resumed run would begin it anew: write state_dict and load_state_dict for "
+                f"{type(callback).__name__}.",
+                stacklevel=2,
+            )
 
     def on_batch_end(self, state: State) -> None:
         """Ask for a SAVE if one is due, and the updates so far are complete."""

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from fitkit.data import describe_loader
 from fitkit.errors import CheckpointMismatchError, ConfigError, brief
-from fitkit.loop.snapshot import keyed, loaders_of, versions
+from fitkit.interop import state_tensors
+from fitkit.loop.snapshot import keyed, loaders_of, trained_flags, versions
 from fitkit.store import Saved
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_same"]
 
-FIELDS = ("versions", "data", "optimizer", "callbacks")
+FIELDS = ("versions", "data", "trainable", "optimizer", "callbacks")
 
 
 def check_same(loop: "FitLoop", saved: Saved, allowed: Collection[str]) -> None:
@@ -33,6 +34,7 @@ def check_same(loop: "FitLoop", saved: Saved, allowed: Collection[str]) -> None:
     found = [
         *(("versions", *row) for row in _differences(saved.meta["versions"], versions())),
         *(("data", *row) for row in _data(loop, saved.meta["data"])),
+        *_trained(loop, saved.meta.get("trained", [])),
         *_callbacks(loop, saved.state["callbacks"]),
     ]
     refused = [row for row in found if row[0] not in allowed]
@@ -68,6 +70,19 @@ def _data(loop: "FitLoop", saved: Mapping[str, Any]) -> list[tuple[str, Any, Any
         else:
             rows += _differences(saved[name], now[name], f"{name}.")
     return rows
+
+
+def _trained(loop: "FitLoop", saved: list[bool | None]) -> list[tuple[str, str, Any, Any]]:
+    """Return the first weight that was trained and is not now, or the other way round."""
+    now, names = trained_flags(loop), list(state_tensors(loop.model))
+    if len(saved) != len(now):
+        return []  # another model, which is told by its tensors
+    odd = [i for i, pair in enumerate(zip(saved, now, strict=True)) if set(pair) == {True, False}]
+    if not odd:
+        return []
+    more = f" and {len(odd) - 1} more weights" if len(odd) > 1 else ""
+    old, new = ("trained", "frozen") if saved[odd[0]] else ("frozen", "trained")
+    return [("trainable", f"{names[odd[0]]}{more}", old, new)]
 
 
 def _callbacks(loop: "FitLoop", saved: Mapping[str, Any]) -> list[tuple[str, str, Any, Any]]:

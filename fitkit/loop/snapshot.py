@@ -2,15 +2,16 @@
 
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+from torch.optim import Optimizer
 
 from fitkit.data import describe_loader, has_workers, own_state, process_streams, streams_of
-from fitkit.interop import global_seed, state_tensors
+from fitkit.interop import global_seed, is_keras, state_tensors
 from fitkit.loop.callback import Callback
 from fitkit.loop.events import Phase
 from fitkit.store import Content
@@ -18,7 +19,15 @@ from fitkit.store import Content
 if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop
 
-__all__ = ["COUNTERS", "keyed", "loaders_of", "snapshot", "versions"]
+__all__ = [
+    "COUNTERS",
+    "keyed",
+    "loaders_of",
+    "snapshot",
+    "trained_flags",
+    "unsaved_optimizers",
+    "versions",
+]
 
 COUNTERS = (
     *("epoch", "num_epochs", "num_updates", "num_batches", "num_samples"),
@@ -45,6 +54,7 @@ def snapshot(loop: "FitLoop") -> Content:
         "model": type(loop.model).__name__,
         "counters": {**counters, "elapsed_s": state.elapsed_s},
         "logs": {name: value for name, value in state.logs.items() if _is_number(value)},
+        "trained": trained_flags(loop),
         "data": {name: describe_loader(loader) for name, loader in loaders.items()},
         "callbacks": list(callbacks),
     }
@@ -56,6 +66,40 @@ def snapshot(loop: "FitLoop") -> Content:
         "workers": [name for name, loader in loaders.items() if has_workers(loader)],
     }
     return Content(meta=meta, model=state_tensors(loop.model), state=content)
+
+
+def trained_flags(loop: "FitLoop") -> list[bool | None]:
+    """Return which tensors of the model are trained, in order; None where `Freeze` decides."""
+    held: set[int] = set()
+    for callback in loop.callbacks:
+        frozen: Any = getattr(callback, "held", None)
+        held |= frozen.keys() if isinstance(frozen, dict) else set()
+    tensors = state_tensors(loop.model).values()
+    return [None if id(tensor) in held else tensor.requires_grad for tensor in tensors]
+
+
+def unsaved_optimizers(callbacks: Iterable[Callback]) -> list[tuple[Callback, Any]]:
+    """Return optimizers whose moments nobody saves, each with the callback that holds it."""
+    saving = [c for c in callbacks if type(c).state_dict is not Callback.state_dict]
+    saved = {id(value) for callback in saving for value in _held(callback)}
+    return [
+        (callback, value)
+        for callback in callbacks
+        if callback not in saving
+        for value in _held(callback)
+        if id(value) not in saved
+        and (isinstance(value, Optimizer) or is_keras(value, "optimizers.Optimizer"))
+    ]
+
+
+def _held(callback: Callback) -> Iterator[Any]:
+    for value in vars(callback).values():
+        if isinstance(value, dict):
+            yield from cast("dict[Any, Any]", value).values()
+        elif isinstance(value, list | tuple):
+            yield from cast("Iterable[Any]", value)
+        else:
+            yield value
 
 
 def versions() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Less of a run: fewer steps, fewer batches, a look before it begins."""
 
+import warnings
 from typing import TYPE_CHECKING, Any, final
 
 from fitkit.data.limited import Limited
@@ -103,6 +104,7 @@ class Limits(Callback):
         dev, overfit = counts.get("fast_dev_run"), counts.get("overfit_batches")
         train, val = counts.get("train_batches", dev), counts.get("val_batches", dev)
         if overfit is not None:
+            self._warn_of_resume()
             loop.train_loader = Limited(loop.train_loader, overfit, keep=True)
             loop.val_loaders = dict.fromkeys(loop.val_loaders, loop.train_loader)
             return
@@ -140,6 +142,15 @@ class Limits(Callback):
         if self._loop is not None and self._loaders is not None:
             self._loop.train_loader, self._loop.val_loaders = self._loaders
             self._loaders = None
+
+    def _warn_of_resume(self) -> None:
+        if self._loop is not None and self._loop.resumed_from is not None:
+            warnings.warn(
+                "Limits(overfit_batches=) goes on with the first batches of this process\n"
+                "They are those of before only where the loader gives the same ones every time: "
+                "take shuffle=False.",
+                stacklevel=2,
+            )
 
     def _stop_if_reached(self, state: State) -> None:
         max_steps = self._counts.get("max_steps")

@@ -1,0 +1,124 @@
+"""What a resumed run could not have: it is refused or told, never silent."""
+
+import keras
+import pytest
+import torch
+
+from fitkit import (
+    Callback,
+    Checkpoint,
+    CheckpointMismatchError,
+    FitLoop,
+    Freeze,
+    Limits,
+    TensorLoader,
+    supervised,
+)
+from fitkit.loop import same
+
+X, Y = torch.randn(40, 4), torch.randn(40, 1)
+
+
+def torch_model():
+    return torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1))
+
+
+def keras_model():
+    layers = [keras.layers.Dense(3, name="first"), keras.layers.Dense(1)]
+    return keras.Sequential([keras.Input((4,)), *layers])
+
+
+def set_trained(model, flag):
+    if isinstance(model, keras.Model):
+        model.layers[0].trainable = flag
+    else:
+        model[0].requires_grad_(flag)
+
+
+def loop_of(folder, model, *callbacks):
+    parameters = list(model.parameters())  # all of them, trained or not
+    optimizer = torch.optim.SGD(parameters, lr=0.1)
+    stack = supervised(loss=torch.nn.MSELoss(), optimizer=optimizer)
+    batches = TensorLoader(X, Y, batch_size=8, shuffle=True)
+    return FitLoop(model, batches, callbacks=[*stack, *callbacks, Checkpoint()], run_dir=folder)
+
+
+class Thaws(Callback):
+    """Trains the first layer from the second epoch on."""
+
+    def on_epoch_begin(self, state):
+        if state.epoch == 1:
+            set_trained(state.model, True)
+
+
+@pytest.mark.parametrize("make", [torch_model, keras_model])
+def test_flags_that_somebody_has_changed(make, tmp_path):
+    def begun():
+        model = make()
+        set_trained(model, False)
+        return loop_of(tmp_path, model, Thaws())
+
+    begun().fit(epochs=2)
+    with pytest.raises(CheckpointMismatchError) as caught:
+        begun().fit(epochs=4, resume="auto")
+    told = str(caught.value)
+    for token in ("and 1 more weights: saved 'trained', now 'frozen'", "['trainable']"):
+        assert token in told
+    again = begun()
+    set_trained(again.model, True)
+    assert len(again.fit(epochs=3, resume="auto")) == 3
+    assert len(begun().fit(epochs=4, resume="auto", allow_changed=["trainable"])) == 4
+
+
+def test_without_looking_at_flags_it_trains_less(tmp_path, monkeypatch):
+    """The negative control."""
+    monkeypatch.setattr(same, "_trained", lambda loop, saved: [])
+    ends = []
+    for resumed in (False, True):
+        for epochs in (2, 4) if resumed else (4,):
+            torch.manual_seed(0)
+            model = torch_model()
+            set_trained(model, False)
+            loop = loop_of(tmp_path / str(resumed), model, Thaws())
+            loop.fit(epochs, resume="auto")
+        ends.append(loop.model[0].weight)
+    assert not torch.equal(*ends)
+
+
+def test_what_freeze_holds_is_its_own_affair(tmp_path):
+    for epochs in (1, 3):
+        freeze = Freeze("0", until="2 epochs")
+        loop_of(tmp_path, torch_model(), freeze).fit(epochs, resume="auto")
+
+
+class Critic(Callback):
+    """Holds an optimizer of its own."""
+
+    def __init__(self):
+        self.weight = torch.nn.Parameter(torch.zeros(3))
+        self.optimizer = torch.optim.Adam([self.weight])
+
+
+class SavedCritic(Critic):
+    def state_dict(self):
+        return {"optimizer": self.optimizer.state_dict()}
+
+
+class Watches(Callback):
+    """Holds the optimizer that another one saves."""
+
+    def __init__(self, optimizer):
+        self.held = {"optimizer": optimizer}
+
+
+def test_an_optimizer_that_nobody_saves(tmp_path):
+    with pytest.warns(UserWarning, match="Critic holds Adam, which nobody saves"):
+        loop_of(tmp_path, torch_model(), Critic()).fit(epochs=1)
+    saved = SavedCritic()
+    loop_of(tmp_path / "saved", torch_model(), saved, Watches(saved.optimizer)).fit(epochs=1)
+
+
+def test_batches_that_are_kept_are_those_of_a_process(tmp_path):
+    loop_of(tmp_path, torch_model(), Limits(overfit_batches=2)).fit(epochs=1, resume="auto")
+    with pytest.warns(UserWarning, match="first batches of this process"):
+        loop_of(tmp_path, torch_model(), Limits(overfit_batches=2)).fit(epochs=2, resume="auto")
