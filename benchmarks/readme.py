@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.suite import tables, words
 from docs.marked import fill
 
 RESULTS = Path(__file__).parent / "results"
@@ -29,12 +30,12 @@ def results() -> dict[str, Result]:
 
 def figures(found: dict[str, Result]) -> str:
     """What the README says about all results."""
-    parts = [
-        part
-        for name, result in found.items()
-        if is_clean(result)
-        for part in paragraphs(name, result)
-    ]
+    clean = {name: result for name, result in found.items() if is_clean(result)}
+    for name in [name for name in clean if name.removesuffix("_quick") != name]:
+        if name.removesuffix("_quick") in clean:
+            del clean[name]  # there is a longer run of the same
+    suites_first = sorted(clean.items(), key=lambda item: item[1].get("suite") != 1)
+    parts = [part for name, result in suites_first for part in paragraphs(name, result)]
     return "\n\n".join(parts) or "Nothing has been measured at a clean commit yet."
 
 
@@ -48,7 +49,9 @@ def is_clean(result: Result) -> bool:
 def paragraphs(name: str, result: Result) -> Iterator[str]:
     """What the README says about one result file."""
     program = f"`python -m benchmarks.{name}`"
-    if compared := dict(comparisons(name, result)):
+    if result.get("suite") == 1:
+        yield from suite_paragraphs(name, result)
+    elif compared := dict(comparisons(name, result)):
         yield f"CPU time of a training step, {program}. A ratio below 1 is faster."
         yield comparison_table(compared)
         if name == "record":
@@ -61,6 +64,24 @@ def paragraphs(name: str, result: Result) -> Iterator[str]:
         yield f"Firing one event, {program}."
         yield dispatch_table(result)
         yield measured_on(result)
+
+
+def suite_paragraphs(name: str, result: Result) -> Iterator[str]:
+    """Chart and table of a run of the suite; `python -m benchmarks report` draws the chart."""
+    options = " --quick" * name.endswith("_quick")
+    device = "cpu" if "cpu" in name else "cuda"
+    yield (
+        f"Against other libraries on the same models and batches, `python -m benchmarks run"
+        f"{options} --device {device}`:"
+    )
+    if (RESULTS / f"{name}.png").exists():
+        yield f"![Time of a step in every case](benchmarks/results/{name}.png)"
+    if lines := [f"- {line}" for line in words.headlines(result)]:
+        yield "\n".join(lines)
+    yield tables.markdown(tables.overview(result))
+    if lines := [f"- {line}" for line in words.doubts(result)]:
+        yield "What does not hold, or was not measured:\n\n" + "\n".join(lines)
+    yield words.measured(result)
 
 
 def comparisons(name: str, result: Result) -> Iterator[tuple[str, Result]]:

@@ -11,7 +11,9 @@ from benchmarks.suite.cases import Case
 from benchmarks.suite.worker import work
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["keras", "benchmarks.suite.worker"])
+LIBRARIES = ["lightning", "ignite", "accelerate", "skorch", "poutyne", "torchtnt", "torchmetrics"]
+# Imported once, and then forked; those that are not there are passed over.
+CONTEXT.set_forkserver_preload(["keras", "benchmarks.suite.worker", *LIBRARIES])
 
 Row = dict[str, Any]
 

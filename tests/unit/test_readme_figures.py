@@ -3,6 +3,8 @@
 import pytest
 
 from benchmarks.readme import figures
+from tests.unit.benchmarks.rows import example
+from tests.unit.benchmarks.rows import result as suite
 
 MACHINE = {
     "commit": "0123456789ab",
@@ -76,3 +78,16 @@ def test_a_result_of_a_changed_checkout_is_left_out():
 
 def test_without_results_the_readme_says_so():
     assert figures({}) == "Nothing has been measured at a clean commit yet."
+
+
+def test_the_suite_comes_first_and_a_quick_run_gives_way_to_a_long_one():
+    rows = example()["rows"]
+    long = suite(*rows)
+    short = {**long, "left_out": ["cnn"]}
+    text = figures({"gan": COMPARED, "suite_cpu": long, "suite_cpu_quick": short})
+    assert text.startswith("Against other libraries on the same models and batches")
+    assert "- MLP, batch 32: fitkit Record inductor takes 1,000 us per step" in text
+    assert "| hand loop, Keras parts | 5,000 (1.00) |" in text
+    assert "skorch failed: ImportError" in text
+    assert "no time for" not in text
+    assert "There was no time for: cnn." in figures({"suite_cpu_quick": short})
