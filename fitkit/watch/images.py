@@ -97,11 +97,11 @@ class Images(Board):
         batch = Shown(images, answers_table(state.outputs, state.targets, len(images)))
         worst = batch.worst(self._num)  # copies: a replayed step writes to the same memory again
         if self._open[-1] is None:
-            self._open[-1] = (Shown(batch.images.clone(), batch.answers)[: self._num], worst)
+            self._open[-1] = (Shown(images.clone(), batch.answers).first(self._num), worst)
             return
         first, worse = self._open[-1]
         if len(first.images) < self._num:
-            first = (first + batch)[: self._num]
+            first = (first + batch).first(self._num)
         self._open[-1] = (first, (worse + worst).worst(self._num))
 
     def on_pass_end(self, state: State) -> None:

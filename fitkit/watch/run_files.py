@@ -77,7 +77,7 @@ class RunFiles:
         self.charts: Charts = {}
         self.num_users = 0
         self._resumed = state.num_updates > 0
-        self._set_start(state)
+        self._set_start(state, axis.of_update(state) + 1)
         self._files: dict[str, EventFile] = {}
         self._folders = SafeNames(".-", longest=60)
         self._tags = SafeNames("./-", longest=200)
@@ -120,8 +120,8 @@ class RunFiles:
             self._try(file.flush)
 
     def hide_from(self, state: State) -> None:
-        """Hide what was written of the next update and later ones: the run has gone back."""
-        self._set_start(state)
+        """Hide what was written of the current update and later ones: the run has gone back."""
+        self._set_start(state, self.axis.of_update(state))
         for run, file in self._files.items():
             self._try(partial(file.hide_from, self._start_of(run)))
 
@@ -135,13 +135,13 @@ class RunFiles:
     def _file(self, run: str) -> EventFile:
         if run not in self._files:
             folder = self.folder if run == WHOLE_RUN else self.folder / self._folders[run]
-            self._files[run] = EventFile(folder)
-            if self._resumed:
-                self._files[run].hide_from(self._start_of(run))
+            file = self._files[run] = EventFile(folder)
+            # TensorBoard takes the first such mark of a folder for its beginning, hiding nothing.
+            file.hide_from(self._start_of(run) if self._resumed else 0)
         return self._files[run]
 
-    def _set_start(self, state: State) -> None:
-        self._from_update = self.axis.of_update(state) + 1
+    def _set_start(self, state: State, x: int) -> None:
+        self._from_update = x
         self._from_epoch = state.epoch if self.axis.kind == "epoch" else self._from_update
 
     def _start_of(self, run: str) -> int:

@@ -29,8 +29,9 @@ class Shown:
     images: Tensor
     answers: Tensor
 
-    def __getitem__(self, index: Any) -> "Shown":
-        return Shown(self.images[index], self.answers[index])
+    def first(self, num: int) -> "Shown":
+        """Return the first ones."""
+        return Shown(self.images[:num], self.answers[:num])
 
     def __add__(self, other: "Shown") -> "Shown":
         return Shown(
@@ -39,7 +40,8 @@ class Shown:
 
     def worst(self, num: int) -> "Shown":
         """Return those that are most wrong, the worst first. Syncs: never."""
-        return self[self.answers[:, 0].topk(min(num, len(self.answers))).indices]
+        index = self.answers[:, 0].topk(min(num, len(self.answers))).indices
+        return Shown(self.images.index_select(0, index), self.answers.index_select(0, index))
 
 
 def check_shape(shape: Any) -> tuple[int, ...] | None:

@@ -1,5 +1,6 @@
 """Reads event files back with TensorBoard's own reader."""
 
+from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
@@ -19,11 +20,15 @@ def scalars(folder):
 
 
 def tensors(folder):
-    """{tag: [(x, array)]}"""
-    events = opened(folder)
+    """{tag: [(x, array)]}, as the server of TensorBoard reads them."""
+    events = plugin_event_accumulator.EventAccumulator(
+        str(folder), size_guidance={"tensors": 0}
+    ).Reload()
+    others = {"scalars", "images", "hparams"}
     return {
         tag: [(e.step, tensor_util.make_ndarray(e.tensor_proto)) for e in events.Tensors(tag)]
         for tag in events.Tags()["tensors"]
+        if events.SummaryMetadata(tag).plugin_data.plugin_name not in others
     }
 
 
