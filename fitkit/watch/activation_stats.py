@@ -66,6 +66,7 @@ class ActivationStats(Callback):
     """
 
     phases = TRAIN_ONLY
+    only_watches = True
 
     def __init__(self, every: int | str = 100, *, layers: str | list[str] | None = None) -> None:
         self._interval = Interval.parse(every)

@@ -50,6 +50,7 @@ class DeviceStats(Callback):
     """
 
     phases = TRAIN_ONLY
+    only_watches = True
 
     def __init__(self, every: int | str = 100) -> None:
         self._interval = Interval.parse(every)

@@ -61,6 +61,7 @@ class ModelSummary(Callback):
     """
 
     phases = TRAIN_ONLY
+    only_watches = True
 
     def __init__(self, depth: int = 2, *, file: TextIO | None = None) -> None:
         self._depth = positive_int("depth", depth)

@@ -74,6 +74,7 @@ class Profile(Callback):
     """
 
     phases = TRAIN_ONLY
+    only_watches = True
     instead_of_two = "One at a time can run; give it repeat=2, or more active updates."
 
     def __init__(

@@ -67,6 +67,7 @@ class ProgressBar(Callback):
         ```
     """
 
+    only_watches = True
     after = ("Metrics",)
 
     def __init__(

@@ -22,7 +22,7 @@ from tests.unit.loop.test_no_hidden_sync import Arm, Disarm
 # They only look on: tried with everything in the slow run, where they cannot change a result.
 WATCHING = {n for n in EXTRA if getattr(fitkit, n).__module__.startswith("fitkit.watch")}
 # They time, so that two runs never log the same.
-TIMED = {"Throughput", "Benchmark", "EventTrace", "TensorBoard", "Checkpoint"}
+TIMED = {"Throughput", "DeviceStats", "Benchmark", "EventTrace", "TensorBoard", "Checkpoint"}
 # They do not go on after a resume as in one go, in what is known; each is a fault to be mended.
 # What is done once per batch or epoch on the host, and said in the docstring under Syncs.
 MAY_READ = {
