@@ -229,7 +229,7 @@ PAGES = {
     "README.md": readme,
 }
 
-PAGES_WITH_CODE = ("README.md", "docs/index.md", "docs/write_a_callback.md")
+PAGES_WITH_CODE = ("README.md", "docs/index.md", "docs/watching.md", "docs/write_a_callback.md")
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -1,4 +1,4 @@
-"""Draw the pictures of the recipes: `python -m docs.pictures`."""
+"""Draw the pictures of the recipes and of watching.md: `python -m docs.pictures`."""
 
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,11 @@ matplotlib.use("Agg")
 import numpy as np
 import torch
 from matplotlib import pyplot
+from sklearn.datasets import load_digits
+from torchmetrics.classification import MulticlassAccuracy
 
 from fitkit import (
+    ActivationStats,
     Cosine,
     FitLoop,
     LRFinder,
@@ -24,6 +27,7 @@ from fitkit import (
 )
 
 FOLDER = Path(__file__).parent / "recipes"
+IMAGES = Path(__file__).parent / "img"
 
 
 def schedules() -> None:
@@ -58,6 +62,27 @@ def finder() -> None:
     axes.figure.savefig(FOLDER / "lr_finder.png", dpi=80)
 
 
+def watching() -> None:
+    """A run on the digits: its history, and what its layers give."""
+    torch.manual_seed(0)
+    images, labels = load_digits(return_X_y=True)
+    images = (images / 16).astype("float32")
+    layers = torch.nn
+    model = layers.Sequential(
+        *(layers.Linear(64, 64), layers.ReLU(), layers.Linear(64, 64), layers.ReLU()),
+        layers.Linear(64, 10),
+    )
+    train = TensorLoader(images[:1200], labels[:1200], batch_size=32, shuffle=True, seed=0)
+    loop = FitLoop(model, train, TensorLoader(images[1200:], labels[1200:], batch_size=256))
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    loss, stats = torch.nn.CrossEntropyLoss(), ActivationStats(every=10)
+    metrics = {"accuracy": MulticlassAccuracy(num_classes=10, average="micro")}
+    loop.attach(supervised(loss=loss, optimizer=optimizer, metrics=metrics), stats)
+    loop.fit(epochs=20).save_plot(IMAGES / "history.png")
+    stats.plot().savefig(IMAGES / "activations.png", dpi=90)
+
+
 if __name__ == "__main__":
+    watching()
     schedules()
     finder()

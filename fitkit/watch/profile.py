@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal, TextIO, final
 
 from fitkit.loop.callback import TRAIN_ONLY, Callback
 from fitkit.loop.interval import positive_int
-from fitkit.loop.runner import nothing_recorded
 from fitkit.loop.state import State
 from fitkit.watch.console import Console
 from fitkit.watch.step_context import StepContext
@@ -161,9 +160,7 @@ class Profile(Callback):
         self._finish(state)
         if stage == "wait":
             self._begin("time", 1 + self._active)  # hooks after this one were not seen just now
-            assert self._loop is not None  # noqa: S101  # it was attached
-            recorded = self._loop.runner.report is not nothing_recorded
-            self._run(StepTimes(recorded=recorded))
+            self._run(StepTimes())
         elif stage == "time":
             self._begin("trace", self._warmup + self._active)
             self._start_tracing(state)

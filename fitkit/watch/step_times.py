@@ -88,7 +88,7 @@ class StepTable:
         if self.num_replayed:
             lines.append(
                 f"{self.num_replayed} steps were replayed from a recording: what their callbacks "
-                "do is one range, 'recorded step'"
+                "do is one row, '(recorded step)'"
             )
         return "\n".join(lines)
 
@@ -100,13 +100,11 @@ class StepTimes:
     outside of batches (validation, saving, the ends of passes) is left out.
 
     Args:
-        recorded: Whether steps may be replayed.
         clock: Nanoseconds, for tests.
     """
 
-    def __init__(self, *, recorded: bool, clock: Callable[[], int] = time.perf_counter_ns) -> None:
+    def __init__(self, *, clock: Callable[[], int] = time.perf_counter_ns) -> None:
         self._clock = clock
-        self._recorded = recorded
         self._inner = [0]  # what hooks inside of the running ones took; at the bottom, all of them
         self._is_outside = False
         self.restart()
@@ -114,7 +112,7 @@ class StepTimes:
     def restart(self) -> None:
         """Forget what was timed so far; a step begins here."""
         self._hooks: dict[tuple[Event, str], list[int]] = {}  # calls, nanoseconds
-        self._outside = self._region = self._num_calls = self._num_replayed = 0
+        self._outside = self._region = self._num_forward = self._num_replayed = 0
         self._began = self._clock()
 
     def trace(self, event: Event, hook: Hook, state: State) -> None:
@@ -137,18 +135,18 @@ class StepTimes:
                 total = self._hooks.setdefault((event, type(owner_of(hook)).__name__), [0, 0])
                 total[0] += 1
                 total[1] += own
-                self._num_calls += 1
+                self._num_forward += event is Event.FORWARD
             else:
                 self._outside += own
 
     @contextmanager
     def region(self) -> Generator[None]:
         """Run the step region of a batch or turn."""
-        begin, hooks, num_calls = self._clock(), self._inner[-1], self._num_calls
+        begin, hooks, num_forward = self._clock(), self._inner[-1], self._num_forward
         yield
-        if self._recorded and not self._is_outside:
+        if num_forward == self._num_forward and not self._is_outside:  # no hook ran the model
             self._region += self._clock() - begin - (self._inner[-1] - hooks)
-            self._num_replayed += self._num_calls == num_calls
+            self._num_replayed += 1
 
     def table(self, num_steps: int, wait_s: float, device: str) -> StepTable:
         """Return the table of the steps since the last `restart`.
@@ -167,7 +165,7 @@ class StepTimes:
             )
         ]
         rows.append(("", "(waiting for data)", "data", 0, 1e9 * wait_s))
-        if self._recorded:
+        if self._num_replayed:
             rows.append(("", "(recorded step)", "recorded", self._num_replayed, self._region))
         rows.append(("", "(loop)", "loop", 0, whole - sum(row[-1] for row in rows)))
         per_step = 1e-3 / max(num_steps, 1)
