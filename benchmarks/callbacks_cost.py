@@ -114,6 +114,8 @@ REGISTRY: dict[str, Entry] = {
     "NaNGuard": Entry(lambda: [fitkit.NaNGuard()]),
     "Seed": Entry(lambda: [fitkit.Seed(1)]),
     # watch
+    "ActivationStats": Entry(lambda: [fitkit.ActivationStats()]),
+    "DeviceStats": Entry(lambda: [fitkit.DeviceStats()]),
     "EventTrace": Entry(lambda: [fitkit.EventTrace()]),
     "Histograms": Entry(lambda: [fitkit.Histograms(log_dir=tempfile.mkdtemp())]),
     "PrintLog": Entry(lambda: [fitkit.PrintLog(file=io.StringIO())]),
@@ -125,12 +127,16 @@ REGISTRY: dict[str, Entry] = {
 
 LEFT_OUT = {
     "Benchmark": "it measures by itself, and stops the run",
+    "CSVLogger": "it writes once per epoch",
     "Curves": "it counts in validation, and draws at its end",
     "Graph": "it calls the model once more, in the first step",
     "HParams": "it writes once per epoch",
     "ImageGrid": "it draws at the end of an epoch, at the price of what it draws",
     "Images": "it looks at validation, and draws at its end",
+    "JSONLLogger": "it writes once per epoch",
     "MixedPrecision": "it changes what the step computes: a difference is not its own cost",
+    "ModelSummary": "it looks at the first step only",
+    "Profile": "it times and traces a few steps, and is away in all others",
     "RunText": "it writes once per run",
 }
 
