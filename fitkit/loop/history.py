@@ -17,6 +17,8 @@ from fitkit.loop.state import State
 
 __all__ = ["History"]
 
+_MAX_SHOWN = 20  # names
+
 
 @final
 class History(Callback):
@@ -71,7 +73,10 @@ class History(Callback):
 
     def __repr__(self) -> str:
         """Return how many rows there are, and what they log."""
-        return f"History({len(self)} rows: {', '.join(self.names) or 'empty'})"
+        names = self.names
+        if len(names) > _MAX_SHOWN:
+            names = [*names[:_MAX_SHOWN], f"and {len(names) - _MAX_SHOWN} more"]
+        return f"History({len(self)} rows: {', '.join(names) or 'empty'})"
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -157,7 +162,7 @@ class History(Callback):
         near = difflib.get_close_matches(text, self.names, n=1, cutoff=0.0)[0]
         return UnknownLogError(
             f"the history has no {brief(name)}: no epoch has logged it\n"
-            f"Logged are: {', '.join(map(brief, self.names[:20]))}.\n"
+            f"Logged are: {', '.join(map(brief, self.names[:_MAX_SHOWN]))}.\n"
             f"The nearest one is {brief(near)}; `name in history` asks whether there is one."
         )
 

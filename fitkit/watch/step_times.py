@@ -107,11 +107,13 @@ class StepTimes:
         self._clock = clock
         self._inner = [0]  # what hooks inside of the running ones took; at the bottom, all of them
         self._is_outside = False
+        self._hooks: dict[tuple[Event, str], list[int]] = {}  # calls, nanoseconds; in list order
         self.restart()
 
     def restart(self) -> None:
         """Forget what was timed so far; a step begins here."""
-        self._hooks: dict[tuple[Event, str], list[int]] = {}  # calls, nanoseconds
+        for total in self._hooks.values():
+            total[:] = 0, 0
         self._outside = self._region = self._num_forward = self._num_replayed = 0
         self._began = self._clock()
 
@@ -163,6 +165,7 @@ class StepTimes:
             for (event, name), (calls, took) in sorted(
                 self._hooks.items(), key=lambda item: item[0][0]
             )
+            if calls
         ]
         rows.append(("", "(waiting for data)", "data", 0, 1e9 * wait_s))
         if self._num_replayed:
