@@ -1,7 +1,7 @@
 """The one thing a pass iterates: batches on the device, whatever the loader is."""
 
 from collections.abc import Callable, Iterator
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 import torch
@@ -76,10 +76,11 @@ class Feed:
             except StopIteration:
                 break
             except Exception as error:
+                error = _told_by_torch(error)
                 error.add_note(f"while fetching batch {self.num_fetched} of {self.name}")
                 if self._ends_on_error():
                     return
-                raise
+                raise error
             finally:
                 self.wait_s += perf_counter() - begin
             self.num_fetched += 1
@@ -100,6 +101,20 @@ class Feed:
         if isinstance(item, Gather) and item.device == self.device:
             return item
         return place(_host(item), self.device)
+
+
+def _told_by_torch(error: Exception) -> Exception:
+    """Give what ended a worker, if that is why it can no longer be read.
+
+    torch says it where SIGCHLD arrives, which may be after the pipe of the worker has broken.
+    """
+    if not isinstance(error, ConnectionError | EOFError):
+        return error
+    try:
+        sleep(1.0)
+    except RuntimeError as told:
+        return told
+    return error
 
 
 def _host(item: Gather | Structure) -> Structure:

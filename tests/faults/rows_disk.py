@@ -13,8 +13,10 @@ import torch
 
 from fitkit.checkpoint.policy import to_delete
 from fitkit.checkpoint.writer import BackgroundWriter, Copier
-from fitkit.errors import CheckpointCorruptError, CheckpointError, CheckpointWriteError
+from fitkit.errors import CheckpointCorruptError, CheckpointWriteError
 from fitkit.store import Content, Store, load, manifest, saved, store
+from tests.faults import off
+from tests.faults.off import failing_without
 from tests.faults.row import Row, failing
 from tests.faults.shim import Disk, count_calls, crash_at, failing_write
 
@@ -318,20 +320,6 @@ def lying_time(root, seed):
     shutil.rmtree(folder)
 
 
-def newest_by_mtime(root):
-    """What a search by time of change would find."""
-    wrong = 0
-    for seed in range(20):
-        rng = random.Random(seed)
-        folder = filled(Path(root) / f"mtime{seed}", 1, 2, 3, 4, 5).folder
-        for name in os.listdir(folder):
-            when = rng.randrange(2**31)
-            os.utime(folder / name, (when, when))
-        newest = max(folder.iterdir(), key=lambda path: path.stat().st_mtime)
-        wrong += newest.name != Store(folder).names()[-1]
-    return wrong
-
-
 # -- A12 to A14, A16: retention, a folder that changes, a torn copy ------------------------------
 
 
@@ -459,36 +447,14 @@ ROWS = [
         lambda root: without_verification(root, mixtures(root)), share=2),
     Row("A9", "all checkpoints damaged", all_bad,
         lambda root: without_reading(all_bad(root)), share=1),
-    Row("A11", "times that lie", lying_times, newest_by_mtime),
+    Row("A11", "times that lie", lying_times,
+        lambda root: failing_without(lambda: lying_times(root, 10), *off.BY_TIME)),
     Row("A12", "torn and foreign folders beside checkpoints", foreigners,
-        lambda root: failing(
-            [lambda: no_names(root)]
-        ), share=1),
+        lambda root: failing_without(lambda: foreigners(root), *off.UNVERIFIED), share=1),
     Row("A13", "an old checkpoint cannot be deleted", deletions,
-        lambda root: failing([lambda: raw_delete(root)]), share=1),
+        lambda root: failing_without(lambda: deletions(root), *off.DELETING), share=1),
     Row("A14", "the folder vanishes, is a file, has no name", moved_folders,
-        lambda root: failing([lambda: raw_write(root)]), share=1),
+        lambda root: failing_without(lambda: moved_folders(root), *off.BARE), share=1),
     Row("A16", "weights change while a thread writes", torn_copies,
         lambda root: failing(torn_copies(root, 10, copy=lambda content: content))),
 ]  # fmt: skip
-
-
-def no_names(root):
-    """Retention that takes every folder for a checkpoint."""
-    folder = filled(Path(root) / "names", 1, 2).folder
-    (folder / "zero").mkdir()
-    keep = sorted(os.listdir(folder))[-2:]
-    assert {"step-00000001-epoch-0000", "step-00000002-epoch-0000"} <= set(keep)
-
-
-def raw_delete(root):
-    folder = filled(Path(root) / "raw", 1, 2).folder
-    with failing_write(1, errno.EACCES, names=("unlink",)):
-        shutil.rmtree(folder / Store(folder).names()[0])
-
-
-def raw_write(root):
-    try:
-        torch.save({}, Path(root) / "gone" / "x.pt")
-    except CheckpointError:
-        return

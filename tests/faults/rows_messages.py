@@ -1,6 +1,5 @@
 """U11 to U14 and U41 to U46: mistakes with checkpoints, and what the message must name."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,10 @@ from fitkit import Checkpoint, CheckpointError, CheckpointMismatchError, ConfigE
 from fitkit.store import Store
 from fitkit.store.codec import to_json
 from fitkit.store.manifest import FORMAT
+from tests.faults import off
+from tests.faults.off import failing_without
 from tests.faults.programs import Seen, torch_loop
-from tests.faults.row import Row, failing
+from tests.faults.row import Row
 from tests.faults.rows_resume import weights_of
 from tests.faults.shim import patched
 
@@ -169,9 +170,8 @@ def everything(root):
 
 
 def without_checks(root):
-    """The bare errors of Python, where no one has checked."""
-    shutil.rmtree(Path(root) / "none", ignore_errors=True)
-    return failing([lambda: told(lambda: Store(Path(root) / "none").latest(), CheckpointError)])
+    """Arguments that nobody looks at."""
+    return failing_without(lambda: arguments(root), *off.UNCHECKED)
 
 
 ROWS = [Row("U11 to U46", "mistakes with checkpoints", everything, without_checks, share=3)]

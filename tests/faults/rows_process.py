@@ -4,12 +4,14 @@ import os
 import random
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
 from fitkit.checkpoint.lock import FolderLock
 from fitkit.errors import ConfigError
 from fitkit.store import Store, load, store
+from tests.faults.off import NoLock, failing_without
 from tests.faults.programs import Seen, same, torch_loop
 from tests.faults.row import Row, failing
 from tests.faults.rows_disk import content, filled, is_content, quiet_latest
@@ -125,11 +127,8 @@ def locks(root):
 
 
 def without_lock(root):
-    """Two saves of one step into one folder, had both processes been let in."""
-    folder = Path(root) / "shared"
-    filled(folder, 7)
-    filled(folder, 7)
-    return len(Store(folder).names()) - 1
+    """Anybody is let in."""
+    return failing_without(lambda: locks(root)[:2], (sys.modules[__name__], "FolderLock", NoLock))
 
 
 def graces(root, number=50, size=400_000):
