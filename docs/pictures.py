@@ -79,7 +79,7 @@ def watching() -> None:
     metrics = {"accuracy": MulticlassAccuracy(num_classes=10, average="micro")}
     loop.attach(supervised(loss=loss, optimizer=optimizer, metrics=metrics), stats)
     loop.fit(epochs=20).save_plot(IMAGES / "history.png")
-    stats.plot().savefig(IMAGES / "activations.png", dpi=90)
+    stats.plot()[0].figure.savefig(IMAGES / "activations.png", dpi=90)
 
 
 if __name__ == "__main__":

@@ -120,8 +120,8 @@ class History(Callback):
             ) from error
         return pandas.DataFrame(self.rows, columns=_counts_first(self.names))
 
-    def plot(self, names: Sequence[str] | None = None, *, figure: Any = None) -> Any:
-        """Draw the loss and every metric, training against validation; return the figure.
+    def plot(self, names: Sequence[str] | None = None, *, figure: Any = None) -> list[Any]:
+        """Draw the loss and every metric, training against validation; return the axes.
 
         The marks on top are the ends of epochs; the star is the epoch that `best` returns.
 
@@ -137,9 +137,10 @@ class History(Callback):
 
     def save_plot(self, path: str | Path, names: Sequence[str] | None = None) -> None:
         """Write what `plot` draws to a file: png, svg, pdf, by the ending of its name."""
-        self._drawn(names, None, shown=False).savefig(path, dpi=110)
+        first, *_ = self._drawn(names, None, shown=False)
+        first.figure.savefig(path, dpi=110)
 
-    def _drawn(self, names: Sequence[str] | None, figure: Any, *, shown: bool = True) -> Any:
+    def _drawn(self, names: Sequence[str] | None, figure: Any, *, shown: bool = True) -> list[Any]:
         for name in ["loss"] if names is None and not self.rows else names or ():
             if not any(n == name or n.endswith(f"_{name}") for n in self.names):
                 raise self._unknown(name)

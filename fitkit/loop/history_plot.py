@@ -21,8 +21,8 @@ def draw_history(
     best: tuple[str, Row] | None,
     figure: Any = None,
     shown: bool = True,
-) -> Any:
-    """Draw charts over the updates; return the matplotlib figure.
+) -> list[Any]:
+    """Draw charts over the updates; return their matplotlib axes.
 
     Args:
         rows: One per epoch.
@@ -45,7 +45,7 @@ def draw_history(
         _draw(axes, title, curves, rows, best)
     for axes in all_axes[len(charts) :]:
         axes.remove()
-    return figure
+    return all_axes[: len(charts)]
 
 
 def _charts(rows: Sequence[Row], names: Sequence[str] | None) -> dict[str, list[str]]:

@@ -140,8 +140,8 @@ class ActivationStats(Callback):
             self._around = None
         self._found.clear()
 
-    def plot(self, *, figure: Any = None) -> Any:
-        """Draw mean, standard deviation and dead share over the updates; return the figure.
+    def plot(self, *, figure: Any = None) -> list[Any]:
+        """Draw mean, standard deviation and dead share over the updates; return the axes.
 
         Raises:
             ImportError: If matplotlib is not installed.
@@ -153,7 +153,7 @@ class ActivationStats(Callback):
                 "Call loop.fit(epochs=1) first."
             )
         figure = new_figure(11, 3.4) if figure is None else figure
-        all_axes = figure.subplots(1, len(_FIGURES))
+        all_axes: list[Any] = list(figure.subplots(1, len(_FIGURES)))
         names = list(dict.fromkeys(name for _, row in self.rows for name in row))
         for index, (axes, title) in enumerate(zip(all_axes, _TITLES, strict=True)):
             for name in names:
@@ -164,7 +164,7 @@ class ActivationStats(Callback):
         all_axes[-1].set_ylim(-0.02, 1.02)
         if len(names) <= 20:  # beyond that it would cover the charts
             figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside right", fontsize=8)
-        return figure
+        return all_axes
 
     def _label(self, name: str) -> str:
         """Return a name that tells something where the layers are numbered."""

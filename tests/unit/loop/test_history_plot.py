@@ -76,8 +76,8 @@ def curves(axes):
 
 def test_training_and_validation_of_one_metric_are_one_chart():
     columns = {"lr": [0.1] * 4, "val_near_loss": [1.0, 2.0, 3.0, 4.0], **LOSSES}
-    figure = history_of(**columns, mae=[4.0] * 4, **{"speed/step_ms": [1.0] * 4}).plot()
-    charts = {axes.get_title(): curves(axes) for axes in figure.axes}
+    drawn = history_of(**columns, mae=[4.0] * 4, **{"speed/step_ms": [1.0] * 4}).plot()
+    charts = {axes.get_title(): curves(axes) for axes in drawn}
     assert list(charts) == ["loss", "mae"]
     best = charts["loss"].pop("best: epoch 2, 1.25")
     assert charts["loss"] == {
@@ -87,14 +87,13 @@ def test_training_and_validation_of_one_metric_are_one_chart():
     }
     assert "best: epoch 2" in charts["mae"]
     assert best == [0, 1]  # a line from top to bottom
-    star = [line for line in figure.axes[0].get_lines() if line.get_marker() == "*"]
+    star = [line for line in drawn[0].get_lines() if line.get_marker() == "*"]
     assert [line.get_xydata().tolist() for line in star] == [[[30.0, 1.25]]]
 
 
 def test_the_charts_asked_for_and_the_marks_of_epochs():
     history = history_of(loss=list(range(1, 101)), lr=[0.1] * 100)
-    figure = history.plot(["lr"], figure=matplotlib.figure.Figure())
-    [axes] = figure.axes
+    [axes] = history.plot(["lr"], figure=matplotlib.figure.Figure())
     [top] = axes.child_axes
     assert [label.get_text() for label in top.get_xticklabels()][:3] == ["0", "10", "20"]
     assert list(top.get_xticks())[:3] == [10, 110, 210]

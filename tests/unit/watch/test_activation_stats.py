@@ -177,11 +177,11 @@ def test_the_picture_has_a_line_per_layer(monkeypatch):
     with pytest.raises(RuntimeError, match="nothing to draw"):
         stats.plot()
     loop_of(torch_model(), stats).fit(epochs=2)
-    figure = stats.plot(figure=matplotlib.figure.Figure())
-    assert [axes.get_title() for axes in figure.axes] == [
+    charts = stats.plot(figure=matplotlib.figure.Figure())
+    assert [axes.get_title() for axes in charts] == [
         *("mean", "standard deviation", "share of dead units")
     ]
-    for index, axes in enumerate(figure.axes):
+    for index, axes in enumerate(charts):
         assert [line.get_label() for line in axes.get_lines()] == ["0 Linear", "1 ReLU", "2 Linear"]
         line = axes.get_lines()[1]
         assert list(line.get_xdata()) == [1, 3, 5, 7, 9]
