@@ -103,9 +103,10 @@ def test_the_charts_asked_for_and_the_marks_of_epochs():
         History().plot()
 
 
-@pytest.mark.parametrize("name", ["a$b_^{x", "\x1b[31mred", "_hidden", "x" * 5000, "a/b", "\n", ""])
-def test_any_name_can_be_drawn(name, tmp_path):
-    history_of(loss=[1.0, 2.0], **{name: [3.0, 4.0]}).save_plot(tmp_path / "a.png", ["loss", name])
+def test_any_name_can_be_drawn(tmp_path):
+    names = ["loss", "a$b_^{x", "\x1b[31mred", "_hidden", "x" * 5000, "a/b", "\n", ""]
+    history = history_of(**dict.fromkeys(names, [1.0, 2.0]))
+    history.save_plot(tmp_path / "a.png", names)
     assert (tmp_path / "a.png").read_bytes()[1:4] == b"PNG"
 
 
