@@ -8,7 +8,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 RIVALS := .venv/.bench
 
-.PHONY: demo test bench format lint types pytest
+.PHONY: demo test bench format lint types pytest browser
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py $(ARGS)
@@ -32,6 +32,13 @@ types: $(INSTALLED)
 
 pytest: $(INSTALLED)
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 $(ARGS)
+
+# Opens TensorBoard in the system's Chromium; SCREENSHOTS=docs/img keeps the pictures of the docs.
+browser: $(INSTALLED)
+	@command -v chromium chromium-browser google-chrome >/dev/null || { \
+	    echo "Chromium was not found; install it: sudo apt-get install chromium, or dnf install chromium"; exit 1; }
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[browser]'
+	$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
 
 # torch goes in by itself first: the later, larger install then keeps that build and never looks for another.
 # The stamp is written last, so an install that failed half-way is done again.

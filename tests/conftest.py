@@ -27,11 +27,12 @@ def _old_objects_aside():
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out slow tests unless `-m` names them; skip those for a GPU where none is wanted."""
-    if "slow" not in config.getoption("-m"):
-        slow = [item for item in items if "slow" in item.keywords]
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if "slow" not in item.keywords]
+    """Leave out slow and browser tests unless `-m` names them; skip those for an unwanted GPU."""
+    for marker in ("slow", "browser"):
+        if marker not in config.getoption("-m"):
+            left_out = [item for item in items if marker in item.keywords]
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = [item for item in items if marker not in item.keywords]
     if torch.cuda.is_available() and os.environ["KERAS_TORCH_DEVICE"].startswith("cuda"):
         return
     skip = pytest.mark.skip(reason="needs a CUDA device and KERAS_TORCH_DEVICE=cuda")

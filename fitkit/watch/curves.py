@@ -89,8 +89,8 @@ class Curves(Board):
 
     Reads:  state.outputs, (batch, classes), logits or probabilities, or (batch, 1) for two classes;
         state.targets, class indices or one-hot rows.
-    Writes: files, from the main process only, beside the validation's curves: pictures `confusion`,
-        curves `pr/<class>` and `pr/all classes`.
+    Writes: files, from the main process only, beside the validation's curves: pictures
+        `answers/confusion`, curves `pr/<class>` and `pr/all classes`.
     Logs:   nothing.
     Syncs:  once per validation.
     Raises: ConfigError if `classes` are not as many as the model has.
@@ -156,7 +156,7 @@ class Curves(Board):
         where = (state.prefix.rstrip("_"), files.axis.of_epoch(state), time.time())
         if len(names) <= _MAX_DRAWN:
             picture = image_value(*confusion_picture(confusion, names))
-            files.add_value(*where, "confusion", **picture)
+            files.add_value(*where, "answers/confusion", **picture)
         # How many scores lie at or above each threshold.
         above = scores[:, :, ::-1].cumsum(2)[:, :, ::-1]
         curves = {"all classes": above.sum(0)} if len(names) > 2 else {}

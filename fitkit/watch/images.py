@@ -39,8 +39,8 @@ class Images(Board):
 
     Reads:  state.inputs, (batch, height, width), with a last or first axis of 1 or 3 channels;
         state.outputs, state.targets, as `Curves` takes them, or a number per sample.
-    Writes: files, from the main process only, beside the validation's curves: pictures `samples`
-        and `most wrong`.
+    Writes: files, from the main process only, beside the validation's curves: pictures
+        `answers/samples` and `answers/most wrong`.
     Logs:   nothing.
     Syncs:  once per validation.
     Raises: ConfigError if `shape` or `classes` do not fit the model; inputs that are no images are
@@ -110,11 +110,11 @@ class Images(Board):
         if self.files is None or found is None:
             return
         where = (state.prefix.rstrip("_"), self.files.axis.of_epoch(state), time.time())
-        names = ("samples", "most wrong")
+        names = ("answers/samples", "answers/most wrong")
         for name, shown in zip(names, found, strict=True):
             answers: NDArray[np.float64] = shown.answers.cpu().numpy()  # sync: once per validation
             captions = [self._caption(row) for row in answers]
-            if name == "samples" or any(text for text, _ in captions):
+            if name == names[0] or any(text for text, _ in captions):
                 columns = math.ceil(math.sqrt(len(captions)))
                 picture = tiles_picture(pixels_of(shown.images), captions, columns)
                 self.files.add_value(*where, name, **image_value(*picture))

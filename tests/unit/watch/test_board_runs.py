@@ -76,7 +76,7 @@ def test_a_run_killed_and_resumed_shows_what_an_unbroken_one_shows(tmp_path, x):
     classifier(tmp_path / "whole", x=x).fit(4)
     wanted = everything_in(tmp_path / "whole")
     assert {tag.split("/")[0] for _, tag in wanted} >= {
-        *("step", "epoch", "weights", "gradients", "update_ratio", "pr", "confusion", "samples")
+        *("step", "epoch", "weights", "gradients", "update_ratio", "pr", "answers")
     }
     with pytest.raises(ZeroDivisionError):
         classifier(tmp_path / "parts", Checkpoint(every=7), Crash(18), x=x).fit(4)
@@ -330,4 +330,4 @@ def test_a_second_fit_writes_into_the_same_folders(tmp_path):
     loop.fit(1)
     assert [x for x, _ in scalars(tmp_path / "train")["step/loss"]] == list(range(1, 11))
     assert len(event_files(tmp_path / "val")) == 2
-    assert [x for x, _ in images(tmp_path / "val")["confusion"]] == [5, 10]
+    assert [x for x, _ in images(tmp_path / "val")["answers/confusion"]] == [5, 10]

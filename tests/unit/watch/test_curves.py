@@ -84,7 +84,7 @@ def test_several_classes_are_counted_as_scikit_learn_counts(tmp_path, monkeypatc
         check_curve(found[f"pr/{label}"][-1][1], scores[:, label].numpy(), labels.numpy() == label)
     together = (labels[:, None] == torch.arange(3)).flatten().numpy()
     check_curve(found["pr/all_classes"][-1][1], scores.flatten().numpy(), together)
-    assert [x for x, _ in images(tmp_path / "val")["confusion"]] == [7, 14]
+    assert [x for x, _ in images(tmp_path / "val")["answers/confusion"]] == [7, 14]
 
 
 class ColumnLoss(torch.nn.Module):

@@ -69,8 +69,8 @@ def test_the_first_and_the_most_wrong_are_drawn(tmp_path, drawn):
     assert np.array_equal(first, pixels_of(images_of(inputs[:10], None)))
     found = read_images(tmp_path / "val")
     assert {tag: [x for x, _ in points] for tag, points in found.items()} == {
-        "samples": [7],
-        "most_wrong": [7],
+        "answers/samples": [7],
+        "answers/most_wrong": [7],
     }
 
 
