@@ -14,7 +14,7 @@ from fitkit.watch.text_table import text_table
 
 __all__ = ["StepRow", "StepTable", "StepTimes"]
 
-Kind = Literal["action", "callback", "data", "recorded", "loop"]
+Kind = Literal["action", "metrics", "callback", "data", "recorded", "loop"]
 
 
 @final
@@ -25,8 +25,9 @@ class StepRow:
     Attributes:
         event: The event; "" for what is no event.
         callback: The class of the callback, or what it is instead.
-        kind: "action" and "recorded" are what a loop written by hand has, too; "callback" is every
-            other hook, "data" is waiting for the loader, "loop" is all that is left.
+        kind: "action", "metrics" (UPDATE_METRICS), "recorded" and "data" (waiting for the loader)
+            are what a loop written by hand has, too; "callback" is every other hook, "loop" is all
+            that is left.
         calls: Of the hook, in all steps.
         us: Microseconds per step, without other hooks inside.
     """
@@ -63,7 +64,7 @@ class StepTable:
 
     @property
     def own_share(self) -> float:
-        """Which part of a step is fitkit's own, 0 to 1: the loop, and hooks that fill no action."""
+        """Which part of a step is fitkit's own, 0 to 1: the loop, and all other callbacks."""
         return self.share("loop", "callback")
 
     def __str__(self) -> str:
@@ -82,8 +83,8 @@ class StepTable:
         lines = text_table(("event", "callback", "calls", "us/step", "share"), cells)
         lines.append(
             f"one step: {self.step_us:,.1f} us, the mean of {self.num_steps} on {self.device}; "
-            f"fitkit's own: {self.own_share:.1%} (loop {self.share('loop'):.1%}, callbacks that "
-            f"fill no action {self.share('callback'):.1%})"
+            f"fitkit's own: {self.own_share:.1%} (loop {self.share('loop'):.1%}, callbacks but for "
+            f"actions and metrics {self.share('callback'):.1%})"
         )
         if self.num_replayed:
             lines.append(
@@ -159,9 +160,8 @@ class StepTimes:
             device: Where the model is.
         """
         whole = self._clock() - self._began - self._outside
-        actions = ACTIONS[Phase.TRAIN]
         rows: list[tuple[str, str, Kind, int, float]] = [
-            (event.name, name, "action" if event in actions else "callback", calls, took)
+            (event.name, name, _kind(event), calls, took)
             for (event, name), (calls, took) in sorted(
                 self._hooks.items(), key=lambda item: item[0][0]
             )
@@ -174,3 +174,9 @@ class StepTimes:
         per_step = 1e-3 / max(num_steps, 1)
         found = (StepRow(e, name, kind, n, took * per_step) for e, name, kind, n, took in rows)
         return StepTable(tuple(found), num_steps, self._num_replayed, whole * per_step, device)
+
+
+def _kind(event: Event) -> Kind:
+    if event is Event.UPDATE_METRICS:
+        return "metrics"
+    return "action" if event in ACTIONS[Phase.TRAIN] else "callback"
