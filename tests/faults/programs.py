@@ -1,6 +1,7 @@
 """Programs that are interrupted: a Keras model and a torch module, with all that has state."""
 
 import hashlib
+import importlib
 import random
 import warnings
 from contextlib import suppress
@@ -195,6 +196,16 @@ def val_loader():
     return DataLoader(Rows(num=16), 8, shuffle=True)
 
 
+def recording(backend):
+    """A compiled step equals another one bit by bit only if no step of its kind runs eagerly."""
+    if backend == "inductor":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what the compiler imports calls something deprecated
+            importlib.import_module("torch._inductor.compile_fx")
+            importlib.import_module("torch.utils.mkldnn")
+    return [Record(backend, rehearse=backend == "inductor")] if backend else []
+
+
 def keras_loop(folder, loader="TensorLoader", *, extra=(), record=None, order=None, **options):
     """R: dropout, noise, AdamW with warm-up and plateau, EMA, early stopping, metrics."""
     reset()
@@ -210,7 +221,7 @@ def keras_loop(folder, loader="TensorLoader", *, extra=(), record=None, order=No
     movable = [movable[index] for index in order or range(len(movable))]
     callbacks = [
         *supervised(loss="mse", optimizer=optimizer, metrics=[metric]),
-        *([Record(record)] if record else []),
+        *recording(record),
         KerasCallbacks([keras.callbacks.EarlyStopping("loss", patience=50)]),
         *extra,
         *movable,
@@ -244,7 +255,7 @@ def torch_loop(folder, loader="TensorLoader", *, accumulate=1, extra=(), record=
     callbacks = [
         *supervised(loss=torch.nn.MSELoss(), optimizer=optimizer),
         *([Accumulate(accumulate)] if accumulate > 1 else []),
-        *([Record(record)] if record else []),
+        *recording(record),
         LRSchedule(Warmup(0.01, steps=10)),
         EMA(0.9),
         *extra,
@@ -260,7 +271,7 @@ def compiled_loop(folder, loader="TensorLoader", *, extra=(), record=None, **opt
     model.compile(optimizer=keras.optimizers.AdamW(0.01), loss="mse", metrics=["mae", "r2_score"])
     callbacks = [
         compiled(),
-        *([Record(record)] if record else []),
+        *recording(record),
         *extra,
         Checkpoint(**{"every": 7, **options}),
     ]

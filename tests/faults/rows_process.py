@@ -183,7 +183,7 @@ def under_final_name(root):
 
 
 ROWS = [
-    Row("A1", "kill -9 at any instant", kills, without_resume, share=67),
+    Row("A1", "kill -9 at any instant", kills, without_resume, share=100),
     Row("A3", "20 kills in one run", lambda root: kills(root, 20, kills_each=20),
         without_resume, share=20),
     Row("A15", "two processes, one folder; a stale lock", locks, without_lock, share=5),

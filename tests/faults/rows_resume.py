@@ -239,6 +239,7 @@ def randomness(root):
         for name, record in itertools.product(PROGRAMS, (None, "interpret"))
         for cut in (11, 40, 90)
     ]
+    cases += [(name, "inductor", 90) for name in PROGRAMS]
     return [lambda case=case: program_trial(root, *case) for case in cases]
 
 
@@ -414,11 +415,11 @@ ROWS = [
         share=24, control_is_cheap=False),
     Row("B3, B4", "resumed at an epoch's end, resumed again, other workers", how_far,
         lambda root: without_part([lambda: second_resume(root)], "streams"), share=1),
-    Row("B5", "Keras, torch, compiled; plain and recorded", randomness,
+    Row("B5", "Keras, torch, compiled; plain, recorded, compiled by inductor", randomness,
         lambda root: without_part([lambda: program_trial(root, "keras", None, 90)], "seeds"),
-        share=5),
+        share=11),
     Row("B6", "all 120 orders of five callbacks with state", orders, saved_too_early,
-        share=60, control_is_cheap=False),
+        share=120, control_is_cheap=False),
     Row("B7", "another program", changes, without_comparing, share=2),
     Row("B8", "nothing left to do", nothing_left, counted_anew, share=1),
 ]  # fmt: skip

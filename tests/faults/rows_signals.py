@@ -231,7 +231,7 @@ def not_continued(root):
 
 ROWS = [
     Row("C1", "SIGTERM at any instant", stops, unprotected, share=50),
-    Row("C2", "SIGTERM and Ctrl-C to the group, two workers", group_stops, unprotected, share=25),
+    Row("C2", "SIGTERM and Ctrl-C to the group, two workers", group_stops, unprotected, share=50),
     Row("C3", "Ctrl-C twice", twice, patient, share=3),
     Row("C6", "SIGSTOP and SIGCONT; nobody reads the output", held_up, not_continued, share=2),
 ]
