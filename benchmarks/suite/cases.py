@@ -88,10 +88,12 @@ def digits(num: int) -> Arrays:
 
 
 def images(num: int, size: int = 32, classes: int = 10) -> Arrays:
-    """Random images (num, size, size, 3) in [0, 1] and random labels."""
+    """Images (num, size, size, 3) in [0, 1]: a tint per class under noise, and their labels."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.rand(num, size, size, 3, generator=generator)
-    return x, torch.randint(0, classes, (num,), generator=generator)
+    labels = torch.randint(0, classes, (num,), generator=generator)
+    tints = torch.rand(classes, 1, 1, 3, generator=generator)
+    noise = torch.rand(num, size, size, 3, generator=generator)
+    return 0.7 * noise + 0.3 * tints[labels], labels
 
 
 def bags(num: int) -> Arrays:

@@ -37,20 +37,29 @@ def fairness(name: str, measured: dict[str, Row]) -> Row:
         return {"ok": None, "why": f"{reference} was not trained for as many steps"}
     steps = common[0]
     tolerance = TOLERANCE if reference == same_parts else BETWEEN_PARTS
-    difference = abs(losses[steps] - theirs[steps]) / abs(theirs[steps])
-    ok = bool(difference <= tolerance)  # nan is not within
+    difference = relative(losses[steps], theirs[steps])
+    state = relative(*(measured[n].get("states", {}).get(steps, 0.0) for n in (name, reference)))
     row = {
-        "ok": ok,
+        "ok": bool(difference <= tolerance and state <= tolerance),  # nan is not within
         "loss": losses[steps],
         "reference": reference,
         "reference_loss": theirs[steps],
         "after_steps": steps,
         "difference": difference,
         "tolerance": tolerance,
+        "state_difference": state,
     }
-    if not ok:
-        row["why"] = f"its loss after {steps} steps is {difference:.1%} off that of {reference}"
+    if not row["ok"]:
+        what, much = "loss", difference
+        if difference <= tolerance:
+            what, much = "averages of batch normalization", state
+        row["why"] = f"{what} after {steps} steps {much:.1%} off those of {reference}"
     return row
+
+
+def relative(value: float, reference: float) -> float:
+    """How far a value is from the reference, as a part of it."""
+    return abs(value - reference) / abs(reference) if value != reference else 0.0
 
 
 def agreement(case: Case, found: Row) -> Row | None:

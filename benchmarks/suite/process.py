@@ -1,7 +1,6 @@
 """A contestant in a process of its own, seen from outside: orders go in, messages come out."""
 
 import multiprocessing
-import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +48,7 @@ class Worker:
         self.wall: list[float] = []
         self.cpu: list[float] = []
         self.losses: dict[int, float] = {}
+        self.states: dict[int, float] = {}
         self.num_steps = 0
         self.started = time.monotonic()
         options = {
@@ -81,6 +81,7 @@ class Worker:
         self.num_steps += message.get("steps", 0)
         if "loss" in message:
             self.losses[self.num_steps] = message["loss"]
+            self.states[self.num_steps] = message["state"]
         return message
 
     def order(self, order: str, timeout: float) -> Row:
@@ -115,10 +116,10 @@ def summary(worker: Worker) -> Row:
     if "error" in row:
         return {"error": row["error"]}
     steps = row["steps"]
-    row["losses"] = worker.losses
+    row |= {"losses": worker.losses, "states": worker.states}
     row["wall_us"] = [1e6 * each / steps for each in worker.wall]
     row["cpu_us"] = [1e6 * each / steps for each in worker.cpu]
-    steady_s = statistics.median(worker.wall)
     # what the first epoch took longer than a later one, and one step of a later one
-    row["first_step_s"] = max(0.0, row.pop("since_begin_s") - steady_s * (steps - 1) / steps)
+    step_s = min(worker.wall) / steps
+    row["first_step_s"] = max(step_s, row.pop("since_begin_s") - step_s * (steps - 1))
     return row

@@ -24,6 +24,22 @@ class TokenLoss(nn.Module):
         return nn.functional.cross_entropy(outputs.flatten(0, -2), targets.flatten())
 
 
+class TellsTraining(nn.Module):
+    """A Keras model for loops that only know `train()` and `eval()`.
+
+    A Keras model goes by the argument `training=`: without it, batch normalization would use its
+    moving averages while training, and never update them.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Call the model in the mode of this module."""
+        return self.model(inputs, training=self.training)
+
+
 def bytes_of(x: Tensor) -> int:
     return x.numel() * x.element_size()
 
@@ -33,6 +49,7 @@ class Task:
 
     Attributes:
         model: Built, on the device.
+        module: The same for loops that know nothing of Keras.
         x, y: Training data on the host, `steps * batch` samples.
         x_val, y_val: Data of the validation, on the host.
         steps: Steps per epoch.
@@ -68,6 +85,7 @@ class Task:
         self.x_val, self.y_val = x[num_train:], y[num_train:]
         keras.utils.set_random_seed(SEED)
         self.model: Any = case.model().to(device)
+        self.module: nn.Module = TellsTraining(self.model) if case.kind == "keras" else self.model
 
     def loader(self) -> DataLoader[Any]:
         """The training data, batch by batch, in order."""

@@ -1,8 +1,11 @@
 """What a result says, in sentences."""
 
+import statistics
 from collections.abc import Iterator
 
 from benchmarks.suite.tables import Result, Row, by_case, is_timed
+
+BUSY = 1.15
 
 
 def measured(result: Result) -> str:
@@ -36,8 +39,20 @@ def doubts(result: Result) -> Iterator[str]:
             )
         if "error" in row:
             yield f"{row['title']}, {row['label']} failed: {row['error']}."
+    if (busy := busyness(result)) > BUSY:
+        yield f"The machine was busy: steps took {busy:.1f} times their CPU time. Measure again."
     if result["left_out"]:
         yield f"There was no time for: {', '.join(result['left_out'])}."
+
+
+def busyness(result: Result) -> float:
+    """Wall time over CPU time, the median of the rows: 1 where nobody else computes."""
+    ratios = [
+        median_us(row) / (row["threads"] * row["cpu_us_per_step"]["median"])
+        for row in result["rows"]
+        if is_timed(row) and row["device"] == "cpu"
+    ]
+    return statistics.median(ratios) if len(ratios) > 0 else 1.0
 
 
 def headlines(result: Result) -> Iterator[str]:

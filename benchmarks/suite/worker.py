@@ -89,7 +89,7 @@ class Gate:
         message: dict[str, Any] = {"wall_s": wall_s, "cpu_s": cpu_s, "steps": self.task.steps}
         message["since_begin_s"] = time.perf_counter() - self.begin
         if self.name != "floor" and self.num_epochs <= MAX_REPEAT:
-            message["loss"] = final_loss(self.task)
+            message |= {"loss": final_loss(self.task), "state": state_norm(self.task.model)}
         if self.num_epochs == 1 and self.device != "cpu":
             torch.cuda.reset_peak_memory_stats()
         if self.probe is not None:
@@ -142,6 +142,17 @@ def gan_loss(model: Any, real: Tensor) -> float:
     labels = torch.cat([torch.ones_like(made), torch.zeros_like(made)])
     outputs = torch.cat([made, model.discriminator(real)])
     return float(nn.functional.binary_cross_entropy_with_logits(outputs, labels))
+
+
+@torch.no_grad()
+def state_norm(model: nn.Module) -> float:
+    """The norm of what training changes besides weights: the averages of batch normalization.
+
+    A model that trains in the wrong mode leaves them as they were, and may still get a good loss.
+    """
+    tensors = [p for p in model.parameters() if not p.requires_grad] + list(model.buffers())
+    norms = [t.float().norm() for t in tensors if t.is_floating_point()]
+    return float(torch.stack(norms).norm()) if norms else 0.0
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ def train(task: Task) -> None:
         train_gan(task, accelerator)
         return
     loss_fn = task.torch_loss()
-    model, optimizer, loader = accelerator.prepare(task.model, task.torch_adam(), task.loader())
+    model, optimizer, loader = accelerator.prepare(task.module, task.torch_adam(), task.loader())
     val_loader = accelerator.prepare(task.val_loader()) if task.case.validates else None
     metrics, val_metrics = task.torch_metrics(), task.torch_metrics()
     for _ in range(task.epochs):

@@ -46,7 +46,7 @@ def train(task: Task, *, parts: str = "Keras", backend: Any = None) -> None:
         callbacks.append(Record(backend, strict=True))
     callbacks += [benchmark, EpochEnd(task, benchmark)]
     model, stack = gan_stack(task) if case.kind == "gan" else supervised_stack(task, parts, backend)
-    loop = FitLoop(model, loader, val_loader, callbacks=[stack, *callbacks], run_dir=task.scratch)
+    loop = FitLoop(model, loader, val_loader, callbacks=[*stack, *callbacks], run_dir=task.scratch)
     loop.fit(epochs=task.epochs)
 
 
@@ -71,4 +71,4 @@ def gan_stack(task: Task) -> tuple[Any, Any]:
         latent_dim=model.latent_dim,
         seed=model.seed_generator,
     )
-    return torch.nn.ModuleList([model.generator, model.discriminator]), [*stack]
+    return torch.nn.ModuleList([model.generator, model.discriminator]), stack

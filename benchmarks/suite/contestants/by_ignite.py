@@ -27,13 +27,13 @@ def supervised_trainer(task: Task) -> Engine:
     if num_metrics:
         options["output_transform"] = lambda x, y, y_pred, loss: (y_pred, y)
     trainer = create_supervised_trainer(
-        task.model, task.torch_adam(), loss_fn, device=task.device, **options
+        task.module, task.torch_adam(), loss_fn, device=task.device, **options
     )
     for index in range(num_metrics):
         Accuracy().attach(trainer, f"accuracy{index}")
     if val_loader is not None:
         metrics = {"accuracy": Accuracy(), "loss": Loss(loss_fn)}
-        evaluator = create_supervised_evaluator(task.model, metrics=metrics, device=task.device)
+        evaluator = create_supervised_evaluator(task.module, metrics=metrics, device=task.device)
         trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda _: evaluator.run(val_loader))
     return trainer
 

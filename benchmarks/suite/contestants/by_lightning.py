@@ -18,7 +18,7 @@ class Classifier(lightning.LightningModule):
     def __init__(self, task: Task, logs: bool) -> None:
         super().__init__()
         self.model, self.loss, self.logs, self.make_adam = (
-            task.model, task.torch_loss(), logs, task.torch_adam,
+            task.module, task.torch_loss(), logs, task.torch_adam,
         )  # fmt: skip
         self.accuracies = nn.ModuleList(task.torch_metrics())
         self.val_accuracies = nn.ModuleList(task.torch_metrics())

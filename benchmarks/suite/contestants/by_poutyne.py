@@ -21,7 +21,7 @@ class EpochEnd(poutyne.Callback):
 
 def train(task: Task) -> None:
     model = poutyne.Model(
-        task.model,
+        task.module,
         task.torch_adam(),
         task.torch_loss(),
         batch_metrics=["accuracy"] * task.case.num_metrics,

@@ -33,7 +33,7 @@ def train(task: Task) -> None:
         split = predefined_split(Dataset(task.x_val.numpy(), task.y_val.numpy()))
     kind = skorch.NeuralNetClassifier if y.ndim == 1 else skorch.NeuralNet
     net = kind(
-        task.model,
+        task.module,
         criterion=task.torch_loss(),
         optimizer=torch.optim.Adam,
         lr=LEARNING_RATE,

@@ -15,7 +15,7 @@ class Unit(AutoUnit[Any]):
     """The model with its loss and optimizer."""
 
     def __init__(self, task: Task) -> None:
-        super().__init__(module=task.model, device=torch.device(task.device))
+        super().__init__(module=task.module, device=torch.device(task.device))
         self.loss, self.make_adam = task.torch_loss(), task.torch_adam
         self.accuracies, self.val_accuracies = task.torch_metrics(), task.torch_metrics()
 

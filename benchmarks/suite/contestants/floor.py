@@ -51,7 +51,7 @@ def train(task: Task) -> None:
 
 def bare_step(task: Task) -> Callable[[], None]:
     """The kernels of one step on the first batch, on CUDA as one graph."""
-    model = task.model
+    model = task.module
     inputs, targets = task.x[: task.batch].to(task.device), task.y[: task.batch].to(task.device)
     with Kept() as kept:
         task.torch_loss()(model(inputs), targets).backward()

@@ -8,12 +8,12 @@ from benchmarks.suite.task import Task
 
 
 def train(task: Task, *, compiled: dict[str, Any] | None = None, fused: bool = False) -> None:
-    model, optimizer, loss_fn = task.model, task.torch_adam(fused=fused or None), task.torch_loss()
+    model, optimizer, loss_fn = task.module, task.torch_adam(fused=fused or None), task.torch_loss()
     train_loader, val_loader, device = task.loader(), task.val_loader(), task.device
     metrics, val_metrics = task.torch_metrics(), task.torch_metrics()
     forward = model if compiled is None else torch.compile(model, **compiled)
-    model.train()
     for _ in range(task.epochs):
+        model.train()
         for step, (inputs, targets) in enumerate(train_loader):
             inputs = inputs.to(device, non_blocking=True)
             targets = targets.to(device, non_blocking=True)
@@ -30,6 +30,7 @@ def train(task: Task, *, compiled: dict[str, Any] | None = None, fused: bool = F
             print(f"accuracy {float(metric.compute()):.4f}")
             metric.reset()
         if val_loader is not None:
+            model.eval()
             validate(forward, val_loader, loss_fn, val_metrics, device)
         task.tick()
 

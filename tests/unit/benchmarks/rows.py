@@ -21,6 +21,8 @@ def row(name, label, family, us, spread=0.1, ratio=None, **more):
         "label": label,
         "family": family,
         "versions": {"torch": "2.13.0"},
+        "device": "cpu",
+        "threads": 1,
         "us_per_step": {"median": us, "p5": us * (1 - spread), "p95": us * (1 + spread)},
         "cpu_us_per_step": {"median": us},
         "samples_per_s": {"median": 32e6 / us},

@@ -57,6 +57,14 @@ def test_doubts_name_everything_that_does_not_hold():
     assert list(words.doubts(result(row("fitkit", "fitkit", "fitkit", 1.0)))) == []
 
 
+def test_a_busy_machine_is_told():
+    rows = [row("a", "A", "hand", 130.0, cpu_us_per_step={"median": 100.0})]
+    (doubt,) = words.doubts(result(*rows))
+    assert doubt == "The machine was busy: steps took 1.3 times their CPU time. Measure again."
+    rows[0]["threads"] = 2
+    assert list(words.doubts(result(*rows))) == []
+
+
 def test_the_page_stands_alone():
     text = page.page({"": example()})
     sources = re.findall(r'(?:src|href)="([^"]*)"', text)
