@@ -28,8 +28,7 @@ class Profile(Callback):
     every call of a hook is a range named after event and callback ("FORWARD Forward"), inside of
     "step region" and of the profiler's own "ProfilerStep#n". Of a step that `Record` replays there
     is the one range, "step region". All other updates cost nothing; an `EventTrace` has no rows
-    of those that are profiled. Reading the clock takes a microsecond or two per hook, which the
-    table counts as the loop's.
+    of those that are profiled.
 
     The trace goes to `profile/` in the run_dir, where TensorBoard's plug-in (the package
     torch-tb-profiler) looks for it; https://ui.perfetto.dev opens it, too. Beside it are the table

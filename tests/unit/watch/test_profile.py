@@ -126,7 +126,7 @@ def test_the_rows_add_up_to_the_step(profiled, monkeypatch, record):
         assert "(recorded step)" not in str(table)
         names = [(row.event, row.callback) for row in table.rows]
         assert ("FORWARD", "Forward") in names
-        assert [n for n, _ in names[:-2]] == sorted((n for n, _ in names[:-2]), key=_position)
+        assert [n for n, _ in names[:-3]] == sorted((n for n, _ in names[:-3]), key=_position)
 
 
 def _position(name):
