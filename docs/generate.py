@@ -5,9 +5,11 @@ that pages show below their code. Events, hooks, fields and purposes come from d
 table is what runs really fire.
 """
 
+import contextlib
 import inspect
 import json
 import re
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -235,4 +237,5 @@ if __name__ == "__main__":
     for name, page in PAGES.items():
         (ROOT / name).write_text(page())
     for name in PAGES_WITH_CODE:
-        (ROOT / name).write_text(refreshed(name, (ROOT / name).read_text()))
+        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # for its runs
+            (ROOT / name).write_text(refreshed(name, (ROOT / name).read_text()))
