@@ -119,7 +119,8 @@ def _give_back(part: Any, kept: Mapping[str, Any]) -> None:
         if isinstance(value, int | float):
             setattr(part, name, saved)
         elif len(value) == len(saved):  # in place: it may be somebody else's as well
-            value[:] = saved.tolist() if isinstance(value, list) else saved
+            is_list = isinstance(value, list)
+            value[:] = saved.tolist() if is_list else saved  # sync: never, a list is an array here
 
 
 def is_stateful(part: Any) -> bool:
