@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
@@ -72,11 +72,6 @@ class Histograms(Board):
         self._before: list[Tensor] = []
         self._gradients: dict[str, Tensor] = {}
         self._pending: list[_Update] = []
-
-    @property
-    def step_key(self) -> Hashable:
-        """Whether this step is looked at."""
-        return self._is_due
 
     def on_fit_begin(self, state: State) -> None:
         """Open the files; ask for charts with all layers in one."""

@@ -16,6 +16,7 @@ from typing import Any
 from fitkit.loop.state import State
 from fitkit.watch.axis import Axis
 from fitkit.watch.event_file import EventFile
+from fitkit.watch.step_buffer import Row
 
 __all__ = ["WHOLE_RUN", "Charts", "RunFiles", "SafeNames"]
 
@@ -81,7 +82,6 @@ class RunFiles:
         self._files: dict[str, EventFile] = {}
         self._folders = SafeNames(".-", longest=60)
         self._tags = SafeNames("./-", longest=200)
-        self._tagged: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._failed = False
         self.is_new = not any(folder.glob("events.out.tfevents.*")) if folder.is_dir() else True
 
@@ -92,18 +92,23 @@ class RunFiles:
     def add(self, run: str, x: int, wall_s: float, values: Mapping[str, float]) -> None:
         """Write one point of several curves."""
         if values:
-            self.add_row(run, x, wall_s, tuple(values), tuple(values.values()))
+            self.add_rows(run, [Row(x, wall_s, tuple(values), tuple(values.values()))])
 
-    def add_row(
-        self, run: str, x: int, wall_s: float, names: tuple[str, ...], values: Sequence[float]
-    ) -> None:
-        """Write one point of several curves, names and values apart; see `EventFile.add`."""
-        tags = self._tagged.get(names)
-        if tags is None:
-            if len(self._tagged) > 1000:
-                self._tagged.clear()
-            tags = self._tagged[names] = tuple([self._tags[name] for name in names])
-        self._try(lambda: self._file(run).add(x, wall_s, tags, values))
+    def add_rows(self, run: str, rows: Sequence[Row], *, prefix: str = "") -> None:
+        """Write points of several curves, `prefix` in front of their names."""
+        if not rows:
+            return
+        tags: dict[tuple[str, ...], tuple[str, ...]] = {}
+        for row in rows:
+            if row.names not in tags:
+                tags[row.names] = tuple([self._tags[prefix + name] for name in row.names])
+
+        def write() -> None:
+            add = self._file(run).add
+            for x, wall_s, names, values in rows:
+                add(x, wall_s, tags[names], values)
+
+        self._try(write)
 
     def add_value(self, run: str, x: int, wall_s: float, tag: str, **fields: Any) -> None:
         """Write anything else; see `EventFile.add_value`."""

@@ -1,7 +1,7 @@
 """Scalars of many steps, kept on the device and read at once."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,18 +45,18 @@ class StepBuffer:
                 a replayed step writes its results to the same memory again.
             device: Where the row is kept.
         """
-        names: list[str] = []
-        scalars: list[Tensor] = []
+        scalars: dict[str, Tensor] = {}
         numbers: dict[str, float] = {}
         for name, value in values.items():
             if isinstance(value, Tensor):
-                names.append(name)
-                scalars.append(value.to(device, torch.float32))
+                scalars[name] = value.to(device, torch.float32)
             else:
                 numbers[name] = value
-        if scalars:
-            self._tensors.append(torch.stack(scalars))
-        self._rows.append((x, wall_s, (*names, *numbers), tuple(numbers.values())))
+        if len(scalars) == 1:
+            self._tensors.extend([value.clone() for value in scalars.values()])
+        elif scalars:
+            self._tensors.append(torch.stack(list(scalars.values())))
+        self._rows.append((x, wall_s, (*scalars, *numbers), tuple(numbers.values())))
 
     def drop_from(self, x: int) -> None:
         """Forget the rows at `x` and later: the run has gone back behind them."""
@@ -68,7 +68,10 @@ class StepBuffer:
         """Return all rows and forget them. Syncs: once, if there are any of the device."""
         numbers: list[float] = []
         if self._tensors:
-            numbers = cast(Any, torch.cat(self._tensors)).tolist()  # sync: once per flush
+            same = len({tensor.shape for tensor in self._tensors}) == 1
+            tensors = self._tensors if same else [part.reshape(-1) for part in self._tensors]
+            joined: Any = (torch.stack if same else torch.cat)(tensors).flatten()
+            numbers = joined.tolist()  # sync: once per flush
         rows, self._rows, self._tensors = self._rows, [], []
         found: list[Row] = []
         start = 0

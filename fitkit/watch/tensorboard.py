@@ -86,6 +86,7 @@ class TensorBoard(Board):
         self._written: set[str] = set()
         self._num_updates = 0
         self._has_layout = False
+        self._writer: RunFiles | None = None
 
     @staticmethod
     def everything(log_dir: str | Path | None = None, **options: Any) -> Stack:
@@ -108,6 +109,7 @@ class TensorBoard(Board):
         """Make the first file; evaluate and predict write nothing."""
         super().on_fit_begin(state)
         if self.files is not None and self._loop is not None:
+            self._writer = self.files
             self.files.open("train")
             self._rates = rates_of(self._loop)
             self._num_updates = state.num_updates
@@ -121,7 +123,7 @@ class TensorBoard(Board):
 
     def on_batch_end(self, state: State) -> None:
         """Collect the scalars of a completed update."""
-        files = self.files
+        files = self._writer  # asking for `self.files` in every step would take longer
         if files is None or state.phase is not Phase.TRAIN or not state.closes_update:
             return
         x = files.axis.of_update(state)
@@ -162,6 +164,7 @@ class TensorBoard(Board):
 
     def on_close(self, state: State) -> None:
         """Write what is left, also after an error."""
+        self._writer = None
         if self.files is not None:
             self._flush(self.files)
         super().on_close(state)
@@ -177,10 +180,7 @@ class TensorBoard(Board):
         (self.axis.stop if self.files is None else self.axis.start)(state["seconds"])
 
     def _flush(self, files: RunFiles) -> None:
-        run = files.axis.of_updates_run
-        for row in self._buffer.take():
-            names = tuple([f"step/{name}" for name in row.names])
-            files.add_row(run, row.x, row.wall_s, names, row.values)
+        files.add_rows(files.axis.of_updates_run, self._buffer.take(), prefix="step/")
         files.flush()
 
     def _write(self, files: RunFiles, state: State, only: str | None = None) -> None:

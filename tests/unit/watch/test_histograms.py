@@ -89,7 +89,6 @@ def test_norms_ratios_and_bars_are_those_of_the_hand_loop(tmp_path, recorded):
 
 def test_without_eager_steps_a_recorded_run_has_no_gradients(tmp_path, monkeypatch):
     monkeypatch.setattr(State, "request_eager", lambda self: None)
-    monkeypatch.setattr(Histograms, "step_key", ())
     loop = make_loop(Histograms(every=4), Record("interpret"), run_dir=tmp_path)
     loop.fit(3)
     assert len(scalars(tmp_path / "train").get("gradient_norm/weight", [])) < 4
