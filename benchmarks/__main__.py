@@ -37,22 +37,30 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Choose the device before Keras is imported, which does it for good."""
+    import torch
+
     device = arguments.device
     if device == "auto":
-        import torch
-
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("torch sees no CUDA device\nUse --device cpu.")
     os.environ |= {"KERAS_BACKEND": "torch", "KERAS_TORCH_DEVICE": device}
     quiet(arguments.threads, device)
     from benchmarks.suite.run import run as measure
 
-    return measure(arguments, device)
+    try:
+        return measure(arguments, device)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on with the case it was in")
+        return 130
 
 
 def quiet(threads: int, device: str) -> None:
     """Let nobody use more threads than are counted, nor write to any service."""
     os.environ |= {"OMP_NUM_THREADS": str(threads), "WANDB_MODE": "offline"}
     os.environ |= {"DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    # who is ended in mid-training leaves locks behind; the process that tidies up says so
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
     if device == "cpu":
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no helpers beside the rounds
 

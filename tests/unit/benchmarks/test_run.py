@@ -6,6 +6,7 @@ import json
 import time
 
 import pytest
+import torch
 
 from benchmarks.__main__ import main
 from benchmarks.suite import options, run
@@ -127,3 +128,9 @@ def test_the_command_knows_its_three_words(capsys):
         main(["--help"])
     text = capsys.readouterr().out
     assert all(word in text for word in ("run", "report", "compare"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(SystemExit, match="torch sees no CUDA device\nUse --device cpu"):
+        main(["run", "--device", "cuda"])
