@@ -153,10 +153,7 @@ class Reach:
             array = cast("np.ndarray[Any, Any]", value)
             if array.nbytes <= _MAX_BYTES and self._is_new(array):
                 self.holders.append(ArrayHolder(array, owner))
-        elif (
-            hasattr(cast(Any, type(value)), "__next__")
-            and package_of(type(value)) in LIBRARIES
-        ):
+        elif hasattr(cast(Any, type(value)), "__next__") and package_of(type(value)) in LIBRARIES:
             if self._is_new(value):
                 self.holders.append(IteratorHolder(type(value).__name__, owner))
         else:
