@@ -37,15 +37,17 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Choose the device before Keras is imported, which does it for good."""
+    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # before torch reads it
     import torch
 
+    torch.set_num_threads(arguments.threads)
     device = arguments.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("torch sees no CUDA device\nUse --device cpu.")
     os.environ |= {"KERAS_BACKEND": "torch", "KERAS_TORCH_DEVICE": device}
-    quiet(arguments.threads, device)
+    quiet(device)
     from benchmarks.suite.run import run as measure
 
     try:
@@ -55,9 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 130
 
 
-def quiet(threads: int, device: str) -> None:
-    """Let nobody use more threads than are counted, nor write to any service."""
-    os.environ |= {"OMP_NUM_THREADS": str(threads), "WANDB_MODE": "offline"}
+def quiet(device: str) -> None:
+    """Let nobody write to any service, nor compile beside the rounds."""
     os.environ |= {"DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     # who is ended in mid-training leaves locks behind; the process that tidies up says so
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
