@@ -82,7 +82,8 @@ def test_a_stack_reads_nothing(kind):
 
 def test_a_callback_that_reads_is_named():
     reads = 2 * (NUM_BATCHES - 1) + 2  # training and validation, without the first batch each
-    with pytest.raises(AssertionError, match=rf"{reads} x Peeks.on_loss_ready: on_loss_ready __bool__"):
+    told = f"{reads} x Peeks.on_loss_ready: on_loss_ready __bool__"
+    with pytest.raises(AssertionError, match=told):
         assert_no_sync(tiny_loop(Peeks()))
     peeks = Peeks()
     with pytest.raises(AssertionError, match="Peeks"):
