@@ -12,7 +12,7 @@ from torch import Tensor
 from fitkit.errors import UnknownLogError, brief
 from fitkit.loop.better import Mode, mode_of
 from fitkit.loop.callback import Callback
-from fitkit.loop.history_plot import draw_history
+from fitkit.loop.history_plot import charts_of, draw_history
 from fitkit.loop.state import State
 
 __all__ = ["History"]
@@ -120,33 +120,41 @@ class History(Callback):
             ) from error
         return pandas.DataFrame(self.rows, columns=_counts_first(self.names))
 
-    def plot(self, names: Sequence[str] | None = None, *, figure: Any = None) -> list[Any]:
+    def plot(self, names: str | Sequence[str] | None = None, *, figure: Any = None) -> list[Any]:
         """Draw the loss and every metric, training against validation; return the axes.
 
         The marks on top are the ends of epochs; the star is the epoch that `best` returns.
 
         Args:
-            names: What to draw, such as ["loss", "speed/step_ms"]; each with its val_ values.
+            names: What to draw, such as "loss" or ["loss", "speed/step_ms"]; each with its val_
+                values. Default is the loss and every metric.
             figure: The matplotlib figure to draw into; default is a new one.
 
         Raises:
-            UnknownLogError: If one of the names was never logged, or nothing was.
+            UnknownLogError: If one of the names was never logged, or there is nothing to draw.
             ImportError: If matplotlib is not installed.
         """
         return self._drawn(names, figure)
 
-    def save_plot(self, path: str | Path, names: Sequence[str] | None = None) -> None:
+    def save_plot(self, path: str | Path, names: str | Sequence[str] | None = None) -> None:
         """Write what `plot` draws to a file: png, svg, pdf, by the ending of its name."""
         first, *_ = self._drawn(names, None, shown=False)
         first.figure.savefig(path, dpi=110)
 
-    def _drawn(self, names: Sequence[str] | None, figure: Any, *, shown: bool = True) -> list[Any]:
-        for name in ["loss"] if names is None and not self.rows else names or ():
-            if not any(n == name or n.endswith(f"_{name}") for n in self.names):
+    def _drawn(
+        self, names: str | Sequence[str] | None, figure: Any, *, shown: bool = True
+    ) -> list[Any]:
+        if names is None and not self.rows:
+            raise self._unknown("loss")
+        charts = charts_of(self.rows, [names] if isinstance(names, str) else names)
+        for name, curves in charts.items():
+            if not curves:
                 raise self._unknown(name)
+        if not charts:
+            raise self._nothing_to_draw(names)
         deciding = self._deciding()
         best = (deciding, self.best(deciding)) if deciding in self else None
-        return draw_history(self.rows, names, best=best, figure=figure, shown=shown)
+        return draw_history(self.rows, charts, best=best, figure=figure, shown=shown)
 
     def _deciding(self) -> str:
         """Return the name of the value by which an epoch is the best one."""
@@ -165,6 +173,14 @@ class History(Callback):
             f"the history has no {brief(name)}: no epoch has logged it\n"
             f"Logged are: {', '.join(map(brief, self.names[:_MAX_SHOWN]))}.\n"
             f"The nearest one is {brief(near)}; `name in history` asks whether there is one."
+        )
+
+    def _nothing_to_draw(self, names: Sequence[str] | None) -> UnknownLogError:
+        what = "neither a loss nor a metric was logged" if names is None else "no name was given"
+        logged = ", ".join(map(brief, self.names[:_MAX_SHOWN])) or "nothing yet"
+        return UnknownLogError(
+            f"the history has nothing to draw: {what}\n"
+            f'Name what to draw, as in history.plot("lr"). Logged are: {logged}.'
         )
 
     def on_epoch_begin(self, state: State) -> None:

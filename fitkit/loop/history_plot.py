@@ -5,10 +5,10 @@ from typing import Any
 
 from fitkit.loop.figure import new_figure
 
-__all__ = ["draw_history"]
+__all__ = ["charts_of", "draw_history"]
 
 Row = Mapping[str, float]
-_COUNTS = ("epoch", "num_updates")
+_NO_METRICS = ("epoch", "num_updates", "lr")
 _MAX_TICKS = 12
 _MAX_SHOWN = 40  # characters of a name
 _COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown")
@@ -16,7 +16,7 @@ _COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:
 
 def draw_history(
     rows: Sequence[Row],
-    names: Sequence[str] | None,
+    charts: Mapping[str, list[str]],
     *,
     best: tuple[str, Row] | None,
     figure: Any = None,
@@ -26,8 +26,7 @@ def draw_history(
 
     Args:
         rows: One per epoch.
-        names: A chart for each, validation drawn into that of training; None for the loss and all
-            metrics.
+        charts: What `charts_of` returned, at least one.
         best: The value by which an epoch is the best one, and its row.
         figure: Where to draw; default is a new one.
         shown: Whether notebooks and `pyplot.show()` know a new one.
@@ -35,7 +34,6 @@ def draw_history(
     Raises:
         ImportError: If matplotlib is not installed.
     """
-    charts = _charts(rows, names)
     columns = min(len(charts), 2)
     lines = -(-len(charts) // columns)
     if figure is None:
@@ -48,11 +46,18 @@ def draw_history(
     return all_axes[: len(charts)]
 
 
-def _charts(rows: Sequence[Row], names: Sequence[str] | None) -> dict[str, list[str]]:
-    """Return the curves of each chart: `loss` with `val_loss` and `val_<loader>_loss`."""
-    logged = [name for name in dict.fromkeys(n for row in rows for n in row) if name not in _COUNTS]
+def charts_of(rows: Sequence[Row], names: Sequence[str] | None) -> dict[str, list[str]]:
+    """Return the curves of each chart: `loss` with `val_loss` and `val_<loader>_loss`.
+
+    Args:
+        rows: One per epoch.
+        names: A chart for each, without curves where nothing is logged; None for the loss and all
+            metrics, which may be none at all.
+    """
+    logged = list(dict.fromkeys(name for row in rows for name in row))
     if names is None:
-        names = [n for n in logged if "/" not in n and not n.startswith("val_") and n != "lr"]
+        names = [n for n in logged if "/" not in n and not n.startswith("val_")]
+        names = [n for n in names if n not in _NO_METRICS]
         names += [n.removeprefix("val_") for n in logged if n.startswith("val_")]
         names = sorted(dict.fromkeys(names), key=lambda name: name != "loss")
         bases = [n for n in names if n in logged]

@@ -103,6 +103,34 @@ def test_the_charts_asked_for_and_the_marks_of_epochs():
         History().plot()
 
 
+def test_one_name_is_drawn_as_a_list_of_it_is(tmp_path):
+    history = history_of(**LOSSES, mae=[4.0, 3.0, 2.0, 1.0])
+    [one], [listed] = history.plot("mae"), history.plot(["mae"])
+    assert curves(one) == curves(listed)
+    assert curves(one)["train"] == [4.0, 3.0, 2.0, 1.0]
+    history.save_plot(tmp_path / "a.svg", "mae")
+    assert "<svg" in (tmp_path / "a.svg").read_text()
+    with pytest.raises(UnknownLogError, match="the history has no 'maee': no epoch"):
+        history.plot("maee")
+    [axes] = history.plot("epoch")
+    assert curves(axes)["train"] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("columns", "names", "message"),
+    [
+        (LOSSES, [], "nothing to draw: no name was given(.|\n)*'loss', 'val_loss'"),
+        ({}, [], "nothing to draw: no name was given(.|\n)*nothing yet"),
+        ({"lr": [0.1], "a/b": [1.0]}, None, r"neither a loss nor a metric(.|\n)*plot\(\"lr\"\)"),
+        ({"top_k": [1.0]}, ["k"], "the history has no 'k'"),  # it is no val_k either
+        (LOSSES, [3], "the history has no 3"),
+    ],
+)
+def test_that_nothing_to_draw_is_said(columns, names, message):
+    with pytest.raises(UnknownLogError, match=message):
+        history_of(**columns).plot(names)
+
+
 def test_any_name_can_be_drawn(tmp_path):
     names = ["loss", "a$b_^{x", "\x1b[31mred", "_hidden", "x" * 5000, "a/b", "\n", ""]
     history = history_of(**dict.fromkeys(names, [1.0, 2.0]))
