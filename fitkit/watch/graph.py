@@ -5,10 +5,12 @@ import warnings
 from pathlib import Path
 from typing import final
 
+from fitkit.errors import brief
 from fitkit.loop.callback import TRAIN_ONLY
 from fitkit.loop.state import State
 from fitkit.watch.board import Board
-from fitkit.watch.op_graph import graph_of, graph_proto
+from fitkit.watch.op_graph import GraphRecorder, graph_proto
+from fitkit.watch.step_context import StepContext
 
 __all__ = ["Graph"]
 
@@ -17,17 +19,17 @@ __all__ = ["Graph"]
 class Graph(Board):
     """Draw the operations of the model, grouped by layer, as it is called on the first batch.
 
-    It is called once more with tensors that have a shape and no numbers: nothing is computed, and
-    no weight, statistic or random stream moves. A run that goes on draws none again.
+    What that call does is noted while training does it: the model is not called once more. Under
+    `Record` that step runs eagerly. A run that goes on draws none again.
 
     Args:
         log_dir: Where to; default is where the `TensorBoard` of the loop writes, or its run_dir.
 
-    Reads:  state.model, state.inputs.
+    Reads:  state.model, and what it does in the first batch.
     Writes: a file, from the main process only.
     Logs:   nothing.
     Syncs:  never.
-    Raises: nothing; a model that cannot be called like that is a warning.
+    Raises: nothing; a model that cannot be drawn is a warning.
 
     Example:
         ```python
@@ -46,11 +48,14 @@ class Graph(Board):
     """
 
     phases = TRAIN_ONLY
+    only_watches = True
 
     def __init__(self, log_dir: str | Path | None = None) -> None:
         super().__init__(log_dir)
         self._is_due = False
         self._has_tried = False
+        self._recorder: GraphRecorder | None = None
+        self._around: StepContext | None = None
 
     def on_fit_begin(self, state: State) -> None:
         """Open the files; see whether there is a graph already."""
@@ -58,21 +63,37 @@ class Graph(Board):
         is_new = self.files is not None and self.files.is_new
         self._is_due = is_new and not self._has_tried
 
+    def on_batch_begin(self, state: State) -> None:
+        """Look on in the first batch."""
+        if self._is_due and self._loop is not None:
+            self._is_due, self._has_tried = False, True
+            state.request_eager()
+            self._recorder = GraphRecorder(state.model)
+            self._around = StepContext(self._loop.runner, self._recorder.watching, eager=True)
+
     def on_batch_end(self, state: State) -> None:
-        """Draw the graph behind the first batch: what is built lazily has been built."""
-        if not self._is_due or self.files is None:
+        """Write the graph."""
+        recorder = self._recorder
+        if recorder is None:
             return
-        self._is_due, self._has_tried = False, True
-        try:
-            graph = graph_proto(graph_of(state.model, state.inputs))
-        except Exception as error:  # whatever a model does; a picture is not worth the run
-            reason = next(iter(str(error).splitlines()), "")
+        self._stop_looking()
+        if recorder.error is not None or not recorder.nodes:
+            error = recorder.error or "it was not called in the first batch, or it is compiled"
             warnings.warn(
-                f"Graph cannot draw {type(state.model).__name__}: "
-                f"{type(error).__name__}: {reason[:200]}\n"
+                f"Graph cannot draw {type(state.model).__name__}: {brief(error)}\n"
                 "Training goes on, without that picture; leave Graph out to be spared of this.",
                 stacklevel=2,
             )
-            return
-        self.files.add_graph(time.time(), graph)
-        self.files.flush()
+        elif self.files is not None:
+            self.files.add_graph(time.time(), graph_proto(recorder.nodes))
+            self.files.flush()
+
+    def on_close(self, state: State) -> None:
+        """Leave nothing behind after an error in the first batch."""
+        self._stop_looking()
+        super().on_close(state)
+
+    def _stop_looking(self) -> None:
+        if self._around is not None:
+            self._around.remove()
+        self._around = self._recorder = None

@@ -1,20 +1,19 @@
-"""The graph of a model: its operations by layer, found by calling it once with fake tensors."""
+"""The graph of a model: its operations by layer, noted while it is called."""
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Hashable, Iterable
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import Any, NamedTuple, cast
 
-import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fitkit.data.structure import leaves, map_leaves
+from fitkit.data.structure import leaves
 from fitkit.interop import is_keras, modules_of
 
-__all__ = ["Node", "graph_of", "graph_proto"]
+__all__ = ["GraphRecorder", "Node", "graph_proto"]
 
 _SILENT = {"detach", "alias", "t", "lift_fresh"}  # a name for the same numbers
 _Call = Callable[..., Any]
@@ -34,30 +33,6 @@ class Node(NamedTuple):
     op: str
     inputs: tuple[str, ...]
     shape: tuple[int, ...]
-
-
-def graph_of(model: nn.Module, inputs: Any) -> list[Node]:
-    """Return the operations of a model in the order of a forward pass.
-
-    Nothing is computed: weights, statistics and random streams stay as they are.
-
-    Args:
-        model: In eval mode while it is called.
-        inputs: Of a batch, as the model gets them.
-
-    Raises:
-        Exception: Whatever a model does that cannot be called like that.
-    """
-    with FakeTensorMode(allow_non_fake_inputs=True) as fake, torch.no_grad():
-        given = map_leaves(fake.from_tensor, inputs)
-        recorder = _Recorder(model)
-        for path, leaf in leaves(given, "inputs"):
-            recorder.put(leaf, recorder.node(path, "Placeholder", (), leaf))
-        with _in_eval_mode(model), recorder.told_of_layers(), recorder:
-            outputs = _called(model, given)
-        for path, leaf in leaves(outputs, "outputs"):
-            recorder.node(path, "Output", recorder.sources([leaf]), leaf)
-    return recorder.nodes
 
 
 def graph_proto(nodes: Iterable[Node]) -> bytes:
@@ -84,80 +59,70 @@ def graph_proto(nodes: Iterable[Node]) -> bytes:
     ).SerializeToString()
 
 
-class _Recorder(TorchDispatchMode):
-    """Notes every operation, the layer it is in, and where its inputs come from."""
+class GraphRecorder(TorchDispatchMode):
+    """Notes every operation of the next call of a model, its layer, and where its inputs come from.
+
+    The call itself goes on as ever; what goes wrong here is kept in `error`.
+
+    Args:
+        model: Whose calls are meant.
+
+    Attributes:
+        nodes: In the order of the forward pass.
+        error: What could not be noted, None if all was.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # pyright: ignore[reportUnknownMemberType]  # torch leaves it open
         self.nodes: list[Node] = []
+        self.error: Exception | None = None
         self._model = model
         self._scope: list[str] = []
         self._numbers: Counter[str] = Counter()
-        self._makers: dict[int, str] = {}
-        self._alive: list[Tensor] = []  # an id belongs to one tensor only while it lives
+        self._makers: dict[Hashable, str] = {}
         self._weights = {id(p): name for name, p in model.named_parameters()}
         self._weights |= {id(b): name for name, b in model.named_buffers()}
         if is_keras(model, "Layer"):
             variables: list[Any] = cast(Any, model).variables
             self._weights |= {id(v.value): v.path.replace("/", ".") for v in variables}
 
-    def node(self, name: str, op: str, inputs: tuple[str, ...], like: Tensor) -> str:
-        """Add a node in the current layer; return its unique name."""
-        path = "/".join([*self._scope, name])
-        self._numbers[path] += 1
-        number = self._numbers[path]
-        unique = path if number == 1 else f"{path}_{number}"
-        self.nodes.append(Node(unique, op, inputs, tuple(map(int, like.shape))))
-        return unique
-
-    def put(self, tensor: Tensor, node: str) -> None:
-        """Note which node a tensor comes from."""
-        self._makers[id(tensor)] = node
-        self._alive.append(tensor)
-
-    def sources(self, tensors: Iterable[Tensor]) -> tuple[str, ...]:
-        """Return the nodes that tensors come from; weights and constants become nodes here."""
-        for tensor in tensors:
-            if id(tensor) not in self._makers:
-                name = self._weights.get(id(tensor), "constant").rsplit(".", 1)[-1]
-                op = "Parameter" if id(tensor) in self._weights else "Const"
-                self.put(tensor, self.node(name, op, (), tensor))
-        return tuple(self._makers[id(tensor)] for tensor in tensors)
-
-    def __torch_dispatch__(
-        self, op: Any, types: Iterable[type], args: Any = (), kwargs: Any = None
-    ) -> Any:
-        outputs = op(*args, **(kwargs or {}))
-        name = op.overloadpacket.__name__.strip("_")
-        read = [leaf for _, leaf in leaves([args, kwargs or {}]) if isinstance(leaf, Tensor)]
-        made = [leaf for _, leaf in leaves(outputs) if isinstance(leaf, Tensor)]
-        if not made or (not read and name not in ("arange", "full", "zeros", "ones")):
-            return outputs
-        sources = self.sources(read)
-        node = sources[0] if name in _SILENT else self.node(name, name, sources, made[0])
-        for tensor in made:
-            self.put(tensor, node)
-        return outputs
-
     @contextmanager
-    def told_of_layers(self) -> Generator[None]:
-        """Let every layer say when it is called."""
+    def watching(self) -> Generator[None]:
+        """Note the first call of the model in this context."""
         with ExitStack() as exits:
-            pairs = cast("Iterable[tuple[str, nn.Module]]", self._model.named_modules())
-            names: dict[int, str] = {id(m): n.rsplit(".", 1)[-1] for n, m in pairs}
-            for module in modules_of(self._model):
-                layer: Any = module
-                keras = is_keras(layer, "Layer")
-                name: str = layer.name if keras else names.get(id(layer), "")
-                if not keras and (not name or name.isdigit()):
-                    name = f"{type(layer).__name__}{name and '_'}{name}"
-                method = "call" if keras else "forward"
-                if layer is self._model or method in vars(layer):
-                    continue  # the layers of the model are to be seen at once
+            for layer, name in self._named_layers():
+                method = "call" if is_keras(layer, "Layer") else "forward"
                 own = cast("dict[str, Any]", vars(layer))
-                own[method] = self._within(name, getattr(layer, method))
+                if method in own:
+                    continue
+                call = getattr(layer, method)
+                is_model = layer is self._model  # its layers are to be seen at once
+                own[method] = self._whole(call) if is_model else self._within(name, call)
                 exits.callback(own.pop, method, None)
             yield
+
+    def _named_layers(self) -> Iterable[tuple[Any, str]]:
+        pairs = cast("Iterable[tuple[str, nn.Module]]", self._model.named_modules())
+        names: dict[int, str] = {id(m): n.rsplit(".", 1)[-1] for n, m in pairs}
+        for module in modules_of(self._model):
+            layer: Any = module
+            keras = is_keras(layer, "Layer")
+            name: str = layer.name if keras else names.get(id(layer), "")
+            if not keras and (not name or name.isdigit()):
+                name = f"{type(layer).__name__}{name and '_'}{name}"
+            yield layer, name
+
+    def _whole(self, call: _Call) -> _Call:
+        def called(*args: Any, **kwargs: Any) -> Any:
+            if self.nodes or self.error:
+                return call(*args, **kwargs)
+            self._try(self._begin, args, kwargs)
+            with self:
+                outputs = call(*args, **kwargs)
+            self._try(self._end, outputs)
+            return outputs
+
+        return called
 
     def _within(self, name: str, call: _Call) -> _Call:
         def called(*args: Any, **kwargs: Any) -> Any:
@@ -169,21 +134,67 @@ class _Recorder(TorchDispatchMode):
 
         return called
 
+    def __torch_dispatch__(
+        self, op: Any, types: Iterable[type], args: Any = (), kwargs: Any = None
+    ) -> Any:
+        outputs = op(*args, **(kwargs or {}))
+        self._try(self._operation, op, [args, kwargs or {}], outputs)
+        return outputs
 
-@contextmanager
-def _in_eval_mode(model: nn.Module) -> Generator[None]:
-    modes = [(module, module.training) for module in modules_of(model)]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
+    def _try(self, note: Callable[..., None], *args: Any) -> None:
+        if self.error is None:
+            try:
+                note(*args)
+            except Exception as error:  # whatever a model does; a picture is not worth the run
+                self.error = error
+
+    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        inputs = (args[0] if len(args) == 1 else args) if args else kwargs
+        for path, leaf in leaves(inputs, "inputs"):
+            if isinstance(leaf, Tensor):
+                self._put(leaf, self._node(path, "Placeholder", (), leaf))
+
+    def _operation(self, op: Any, arguments: Any, outputs: Any) -> None:
+        name = op.overloadpacket.__name__.strip("_")
+        read = [leaf for _, leaf in leaves(arguments) if isinstance(leaf, Tensor)]
+        made = [leaf for _, leaf in leaves(outputs) if isinstance(leaf, Tensor)]
+        if not made or (not read and name not in ("arange", "full", "zeros", "ones")):
+            return
+        sources = self._sources(read)
+        node = sources[0] if name in _SILENT else self._node(name, name, sources, made[0])
+        for tensor in made:
+            self._put(tensor, node)
+
+    def _end(self, outputs: Any) -> None:
+        for path, leaf in leaves(outputs, "outputs"):
+            if isinstance(leaf, Tensor):
+                self._node(path, "Output", self._sources([leaf]), leaf)
+
+    def _node(self, name: str, op: str, inputs: tuple[str, ...], like: Tensor) -> str:
+        """Add a node in the current layer; return its unique name."""
+        path = "/".join([*self._scope, name])
+        self._numbers[path] += 1
+        number = self._numbers[path]
+        unique = path if number == 1 else f"{path}_{number}"
+        self.nodes.append(Node(unique, op, inputs, tuple(map(int, like.shape))))
+        return unique
+
+    def _put(self, tensor: Tensor, node: str) -> None:
+        """Note which node a tensor comes from."""
+        self._makers[_memory(tensor)] = node
+
+    def _sources(self, tensors: Iterable[Tensor]) -> tuple[str, ...]:
+        """Return the nodes that tensors come from; weights and constants become nodes here."""
+        for tensor in tensors:
+            if _memory(tensor) not in self._makers:
+                name = self._weights.get(id(tensor), "constant").rsplit(".", 1)[-1]
+                op = "Parameter" if id(tensor) in self._weights else "Const"
+                self._put(tensor, self._node(name, op, (), tensor))
+        return tuple(self._makers[_memory(tensor)] for tensor in tensors)
 
 
-def _called(model: Any, inputs: Any) -> Any:
-    if is_keras(model, "Layer"):
-        return model(inputs, training=False) if model._call_has_training_arg else model(inputs)
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    return model(*inputs) if isinstance(inputs, list | tuple) else model(inputs)
+def _memory(tensor: Tensor) -> Hashable:
+    # Autograd makes new tensors of views. The reference keeps the numbers from being held, and
+    # the address from being used again.
+    storage = StorageWeakRef(tensor.untyped_storage())
+    return storage, tensor.storage_offset(), tensor.shape, tensor.stride()

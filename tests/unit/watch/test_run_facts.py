@@ -11,7 +11,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from fitkit import ConfigError, Event, FitLoop, supervised
 from fitkit.watch.graph import Graph
 from fitkit.watch.hparams import HParams
-from fitkit.watch.op_graph import graph_of
+from fitkit.watch.op_graph import GraphRecorder
 from fitkit.watch.run_text import RunText
 from fitkit.watch.tensorboard import TensorBoard
 from tests.unit.watch.event_files import event_files, opened, scalars, texts
@@ -98,21 +98,82 @@ def test_the_graph_has_layers_weights_and_shapes(tmp_path, kind):
         assert set(node.input) <= set(nodes)
 
 
-def test_drawing_a_model_changes_nothing():
+def graph_of(model, *args, **kwargs):
+    recorder = GraphRecorder(model)
+    with recorder.watching():
+        model(*args, **kwargs)
+    assert recorder.error is None
+    return recorder.nodes
+
+
+def test_drawing_a_model_computes_what_it_computes_anyhow():
     model = torch.nn.Sequential(
         torch.nn.Linear(3, 5), torch.nn.BatchNorm1d(5), torch.nn.Dropout(0.5), torch.nn.Linear(5, 1)
     )
     model[1].eval()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    random = torch.get_rng_state()
-    nodes = graph_of(model, torch.randn(4, 3))
-    assert torch.equal(torch.get_rng_state(), random) is False  # randn of this test
-    random = torch.get_rng_state()
-    assert graph_of(model, torch.zeros(4, 3)) == nodes
-    assert torch.equal(torch.get_rng_state(), random)
-    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    inputs, random = torch.randn(4, 3), torch.get_rng_state()
+    wanted = model(inputs)
+    after = torch.get_rng_state()
+    torch.set_rng_state(random)
+    recorder = GraphRecorder(model)
+    with recorder.watching():
+        outputs = model(inputs)
+        num_nodes = len(recorder.nodes)
+        model(inputs)
+    assert torch.equal(outputs, wanted)
+    assert outputs.grad_fn is not None
+    assert len(recorder.nodes) == num_nodes  # of the first call only
+    torch.set_rng_state(random)
+    graph_of(model, inputs)
+    assert torch.equal(torch.get_rng_state(), after)
     assert [module.training for module in model] == [True, False, True, True]
-    assert not any("forward" in vars(module) for module in model)
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+class Remembers(torch.nn.Linear):
+    """Keeps what it gave, counts its calls, and reads numbers."""
+
+    def __init__(self):
+        super().__init__(3, 1)
+        self.kept, self.calls = None, 0
+
+    def forward(self, x):
+        self.calls += 1
+        y = super().forward(x)
+        if self.kept is not None:
+            y = y + 0.1 * self.kept.mean() * (1 if float(x.sum()) else 2)
+        self.kept = y.detach()
+        return y
+
+
+def test_a_model_that_remembers_trains_as_without_the_graph(tmp_path):
+    weights = []
+    for number, callbacks in enumerate([(), (Graph(),)]):
+        torch.manual_seed(0)
+        model, got = torch.nn.Sequential(Remembers()), []
+        model.register_forward_hook(lambda *args, got=got: got.append(args[2]))
+        loop = FitLoop(model, data(20), run_dir=tmp_path / str(number))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        loop.attach(supervised(loss=torch.nn.MSELoss(), optimizer=optimizer), *callbacks)
+        loop.fit(2)
+        assert {type(outputs) for outputs in got} == {torch.Tensor}
+        weights.append((model[0].calls, *model[0].weight[0].tolist()))
+    assert weights[0] == weights[1]
+    names = [node.name for node in graph_in(tmp_path / "1").node]
+    assert (names[0], names[-1]) == ("inputs", "outputs")
+
+
+def test_an_error_of_the_first_batch_leaves_nothing_behind(tmp_path):
+    loop = make_loop(Graph(), run_dir=tmp_path)
+
+    @loop.on(Event.LOSS_READY)
+    def fail(state):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        loop.fit(1)
+    assert "forward" not in vars(loop.model)
+    assert not {"run_region", "run_step"} & vars(loop.runner).keys()
 
 
 def test_layers_called_twice_and_dicts_of_inputs_are_drawn():
@@ -124,24 +185,29 @@ def test_layers_called_twice_and_dicts_of_inputs_are_drawn():
         def forward(self, left, right):
             return {"sum": self.layer(left) + self.layer(right)}
 
-    nodes = graph_of(Twice(), {"left": torch.ones(2, 3), "right": torch.ones(2, 3)})
+    nodes = graph_of(Twice(), left=torch.ones(2, 3), right=torch.ones(2, 3))
     names = [node.name for node in nodes]
     assert names[:2] == ["inputs['left']", "inputs['right']"]
     assert names[-1] == "outputs['sum']"
     assert len(set(names)) == len(names)
 
 
-def test_a_model_that_cannot_be_called_is_a_warning(tmp_path):
-    class Odd(torch.nn.Linear):
-        def forward(self, x):
-            return super().forward(x) * (1 if float(x.sum()) else 2)  # reads the numbers
+@pytest.mark.parametrize("why", ["never called", "cannot be noted"])
+def test_a_model_that_cannot_be_drawn_is_a_warning(tmp_path, monkeypatch, why):
+    loop = make_loop(Graph(), run_dir=tmp_path)
+    if why == "never called":
 
-    torch.manual_seed(0)
-    loop = FitLoop(Odd(3, 1), data(20), run_dir=tmp_path)
-    optimizer = torch.optim.SGD(loop.model.parameters(), lr=0.1)
-    loop.attach(supervised(loss=torch.nn.MSELoss(), optimizer=optimizer), Graph())
-    with pytest.warns(UserWarning, match="Graph cannot draw Odd"):
+        @loop.on(Event.FORWARD)
+        def forward(state):
+            state.outputs = torch.nn.functional.linear(state.inputs, loop.model.weight)
+
+        for callback in [c for c in loop.callbacks if type(c).__name__ == "Forward"]:
+            loop.detach(callback)
+    else:
+        monkeypatch.setattr(GraphRecorder, "_operation", lambda *_: 1 / 0)
+    with pytest.warns(UserWarning, match="Graph cannot draw Linear") as told:
         loop.fit(1)
+    assert len(told) == 1
     loop.fit(1)
 
 
