@@ -114,6 +114,7 @@ class Curves(Board):
 
     phases = frozenset({Phase.VAL})
     needs = frozenset({"outputs"})
+    only_watches = True
 
     def __init__(
         self, classes: Sequence[str] | None = None, *, log_dir: str | Path | None = None

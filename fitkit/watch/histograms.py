@@ -62,6 +62,7 @@ class Histograms(Board):
     """
 
     phases = TRAIN_ONLY
+    only_watches = True  # an update that is looked at runs eagerly
     after = ("Accumulate",)
 
     def __init__(self, every: int = 100, *, log_dir: str | Path | None = None) -> None:

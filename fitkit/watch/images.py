@@ -65,6 +65,7 @@ class Images(Board):
 
     phases = frozenset({Phase.VAL})
     needs = frozenset({"outputs"})
+    only_watches = True
 
     def __init__(
         self,

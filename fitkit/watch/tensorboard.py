@@ -67,6 +67,7 @@ class TensorBoard(Board):
     """
 
     phases = frozenset({Phase.TRAIN, Phase.VAL})
+    only_watches = True
     after = ("Metrics",)
 
     def __init__(
