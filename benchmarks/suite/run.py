@@ -41,13 +41,8 @@ def run(arguments: argparse.Namespace, device: str) -> int:
     path = arguments.out or RESULTS / f"suite_{device}{'_quick' * arguments.quick}.json"
     names = plan(arguments.cases, device, arguments.quick)
     store = Store(path.resolve(), {**vars(settings), "quick": arguments.quick})
-    done = [name for name in names if name in store.cases()]
-    if set(done) == set(names):
-        store.forget(names)
-    elif done:
-        print(f"going on with {path}: {len(done)} of {len(names)} cases are there")
     suite = Suite(store, settings, chooser(arguments), deadline, Screen(sys.stdout))
-    suite.measure([name for name in names if name not in store.cases()])
+    suite.measure(names_to_measure(suite, names))
     print(f"wrote {path}")
     if arguments.report:
         return report([path])
@@ -69,6 +64,21 @@ class Suite:
         self.store, self.settings, self.wanted = store, settings, wanted
         self.deadline, self.screen = deadline, screen
 
+    def contestants(self, name: str) -> list[str]:
+        """Who is to have a row for the case."""
+        if name == "built-in":
+            return list(callbacks_cost.REGISTRY)
+        case, device = find(name), self.settings.device
+        return [
+            each
+            for each in self.wanted(case)
+            if not (CONTESTANTS[each].why_not(case, device) or "").startswith("only on")
+        ]
+
+    def is_done(self, name: str) -> bool:
+        """Whether all of them have one."""
+        return set(self.contestants(name)) <= set(self.store.done(name))
+
     def measure(self, names: list[str]) -> None:
         """Measure these; what there is no time for is named in the file."""
         for index, name in enumerate(names):
@@ -81,7 +91,7 @@ class Suite:
             except OutOfTimeError:
                 self._leave_out(name)
                 continue
-            self.store.add(rows)
+            self.store.put(name, rows)
             self.screen.end(said(rows))
         self.store.write()
 
@@ -90,17 +100,17 @@ class Suite:
         return 30 if name == "built-in" else find(name).seconds / 2
 
     def _leave_out(self, name: str) -> None:
-        self.store.result["left_out"].append(name)
+        self.store.leave_out(name)
         self.screen.end("left out: no time")
 
     def _case(self, case: Case) -> list[Row]:
-        device, names = self.settings.device, self.wanted(case)
-        able = [name for name in names if CONTESTANTS[name].why_not(case, device) is None]
+        """Measure who is wanted and who has a row: only those of the same rounds compare."""
+        asked = {*self.contestants(case.name), *self.store.done(case.name)}
+        device, names = self.settings.device, [name for name in CONTESTANTS if name in asked]
+        reasons = {name: CONTESTANTS[name].why_not(case, device) for name in names}
+        able = [name for name, reason in reasons.items() if reason is None]
         measured = run_case(case, able, self.settings, deadline=self.deadline, show=self.screen.say)
-        for name in names:
-            reason = CONTESTANTS[name].why_not(case, device)
-            if reason is not None and not reason.startswith("only on"):
-                measured[name] = {"left_out": reason}
+        measured |= {name: {"left_out": reason} for name, reason in reasons.items() if reason}
         return rows_of(case, measured, vars(self.settings))
 
     def _callbacks(self) -> list[Row]:
@@ -121,6 +131,19 @@ class Suite:
                     "kernels_us": adds["eager"]["kernels_us_per_step"]}  # fmt: skip
             rows.append(row)
         return rows
+
+
+def names_to_measure(suite: Suite, names: list[str]) -> list[str]:
+    """Those that are not done; all of them, into a new file, if there are no such."""
+    store, left = suite.store, [name for name in names if not suite.is_done(name)]
+    if not left:
+        store.move_aside()
+        left = names
+    if store.moved is not None:
+        print(f"the result that was there is kept as {store.moved}")
+    elif store.result["rows"]:
+        print(f"going on with {store.path}: {len(names) - len(left)} of {len(names)} are there")
+    return left
 
 
 def said(rows: list[Row]) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +14,44 @@ Result = dict[str, Any]
 class Store:
     """A result file that is complete at any moment: every case is written when it is done.
 
-    A file of the same commit, settings and machine is gone on with; any other is begun anew.
+    A file of the same commit, settings and machine is gone on with; any other is moved aside.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path = path
-        about = machine(settings["device"])
-        self.result: Result = {"suite": 1, "settings": settings, "machine": about, "rows": []}
-        self.goes_on = False
+        self.settings: dict[str, Any] = json.loads(json.dumps(settings))  # as they are read again
+        self.moved: Path | None = None
+        self.result = self._empty()
         if path.exists():
             old = json.loads(path.read_text())
-            if old.get("settings") == settings and same_machine(old["machine"], about):
-                self.result, self.goes_on = old, True
-        self.result["left_out"] = []
+            if self._is_the_same(old):
+                self.result = old
+            else:
+                self.move_aside()
 
-    def cases(self) -> list[str]:
-        """Names of the cases that are done."""
-        return list(dict.fromkeys(row["case"] for row in self.result["rows"]))
+    def done(self, case: str) -> list[str]:
+        """Names of the contestants that have a row for the case."""
+        return [row["contestant"] for row in self.result["rows"] if row["case"] == case]
 
-    def forget(self, cases: Iterable[str]) -> None:
-        """Drop the rows of these cases."""
-        names = set(cases)
-        self.result["rows"] = [row for row in self.result["rows"] if row["case"] not in names]
+    def move_aside(self) -> None:
+        """Keep the file under another name and begin with an empty one."""
+        date = json.loads(self.path.read_text()).get("machine", {}).get("date", "")
+        stamp = "".join(filter(str.isdigit, date))
+        self.moved = self.path.with_suffix(f".{stamp}.old")
+        os.replace(self.path, self.moved)
+        self.result = self._empty()
 
-    def add(self, rows: list[Row], facts: dict[str, Any] | None = None) -> None:
-        """Keep rows, and facts that belong to no row; write the file."""
-        self.result["rows"] += rows
-        for key, value in (facts or {}).items():
-            self.result.setdefault(key, {}).update(value)
+    def put(self, case: str, rows: list[Row]) -> None:
+        """Keep the rows of a case instead of those that are there; write the file."""
+        others = [row for row in self.result["rows"] if row["case"] != case]
+        self.result["rows"] = others + rows
+        self.result["left_out"] = [name for name in self.result["left_out"] if name != case]
+        self.write()
+
+    def leave_out(self, case: str) -> None:
+        """Name a case that there is no time for."""
+        if case not in self.result["left_out"]:
+            self.result["left_out"].append(case)
         self.write()
 
     def write(self) -> None:
@@ -52,7 +61,17 @@ class Store:
         beside.write_text(json.dumps(self.result, indent=1) + "\n")
         os.replace(beside, self.path)
 
+    def _empty(self) -> Result:
+        about = machine(self.settings["device"])
+        if "threads" in self.settings:
+            about["threads"] = self.settings["threads"]
+        return {
+            "suite": 1, "settings": self.settings, "machine": about, "rows": [], "left_out": [],
+        }  # fmt: skip
 
-def same_machine(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    keys = ("commit", "device", "cpu", "cpu_count", "python", "versions")
-    return all(old.get(key) == new[key] for key in keys)
+    def _is_the_same(self, old: Result) -> bool:
+        keys = ("commit", "device", "cpu", "cpu_count", "python", "versions")
+        about, was = self.result["machine"], old.get("machine", {})
+        return old.get("settings") == self.settings and all(
+            was.get(key) == about[key] for key in keys
+        )

@@ -15,7 +15,7 @@ from benchmarks.suite.rounds import OutOfTimeError
 from benchmarks.suite.show import Screen
 from benchmarks.suite.store import Store
 
-SETTINGS = {"device": "cpu", "rounds": 3}
+SETTINGS = {"device": "cpu", "rounds": 3, "probes": ("kernels",)}
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def begin(tmp_path, monkeypatch):
             store, Settings(), lambda case: ["hand-torch", "composer", "record-cudagraph"],
             time.monotonic() + seconds, Screen(io.StringIO()),
         )  # fmt: skip
-        suite.measure([name for name in names if name not in store.cases()])
+        suite.measure([name for name in names if not suite.is_done(name)])
         return json.loads(store.path.read_text())
 
     return begun
@@ -54,11 +54,66 @@ def test_a_killed_run_goes_on_with_the_case_it_was_in(begin):
     assert [row["case"] for row in result["rows"][::2]] == ["mlp-32", "cnn", "bag"]
 
 
-def test_other_settings_begin_anew(begin):
+def test_other_settings_begin_anew_and_keep_the_old_file(begin, tmp_path):
     calls = []
     begin(["mlp-32"], calls.append)
     begin(["mlp-32"], calls.append, settings={**SETTINGS, "rounds": 5})
     assert calls == ["mlp-32", "mlp-32"]
+    (old,) = (tmp_path / "results").glob("a.*.old")
+    assert json.loads(old.read_text())["settings"]["rounds"] == 3
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """The command `run` over a file; nobody trains. Returns who was measured, and what was said."""
+
+    def ran(*words):
+        calls = []
+
+        def run_case(case, able, settings, **options):
+            calls.append((case.name, able))
+            return {name: {"error": "not run"} for name in able}
+
+        monkeypatch.setattr(run, "run_case", run_case)
+        arguments = parsed("--out", str(tmp_path / "a.json"), *words)
+        assert run.run(arguments, "cpu") == 0
+        return calls, json.loads((tmp_path / "a.json").read_text()), capsys.readouterr().out
+
+    return ran
+
+
+def test_a_second_command_adds_its_cases_to_the_file(command):
+    some = ("--contestants", "hand-torch", "ignite")
+    calls, _, _ = command("--cases", "mlp-32", *some)
+    assert calls == [("mlp-32", ["hand-torch", "ignite"])]
+    calls, result, out = command("--cases", "mlp-32", "bag", *some)
+    assert [name for name, _ in calls] == ["bag"]
+    assert {row["case"] for row in result["rows"]} == {"mlp-32", "bag"}
+    assert "1 of 2 are there" in out
+
+
+def test_who_is_missing_is_measured_beside_those_who_are_there(command):
+    command("--cases", "bag", "--contestants", "hand-torch", "ignite")
+    calls, result, _ = command("--cases", "bag", "--contestants", "skorch")
+    assert calls == [("bag", ["hand-torch", "ignite", "skorch"])]
+    assert [row["contestant"] for row in result["rows"]] == ["hand-torch", "ignite", "skorch"]
+
+
+def test_a_command_whose_cases_are_all_there_measures_them_anew(command, tmp_path):
+    some = ("--cases", "bag", "--contestants", "ignite")
+    command(*some)
+    calls, _, out = command(*some)
+    assert calls == [("bag", ["ignite"])]
+    (old,) = tmp_path.glob("a.*.old")
+    assert str(old) in out
+
+
+def test_what_was_left_out_stays_named_until_it_is_done(command):
+    some = ("--contestants", "ignite")
+    _, result, _ = command("--cases", "mlp-32", "bag", "--minutes", "0.001", *some)
+    assert result["left_out"] == ["mlp-32", "bag"]
+    _, result, _ = command("--cases", "bag", *some)
+    assert result["left_out"] == ["mlp-32"]
 
 
 def test_who_cannot_take_part_is_a_row_with_the_reason(begin):
