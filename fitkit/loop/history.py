@@ -4,15 +4,13 @@ import difflib
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast, final
-
-import numpy as np
-from torch import Tensor
+from typing import Any, final
 
 from fitkit.errors import UnknownLogError, brief
 from fitkit.loop.better import Mode, mode_of
 from fitkit.loop.callback import Callback
 from fitkit.loop.history_plot import charts_of, draw_history
+from fitkit.loop.host_number import host_number
 from fitkit.loop.state import State
 
 __all__ = ["History"]
@@ -28,8 +26,9 @@ class History(Callback):
     Writes: nothing.
     Logs:   nothing.
     Syncs:  once per epoch for each tensor that somebody has put into `state.logs`; else never.
-    Raises: TypeError if something else than a number is logged, or under something else than a
-        name; UnknownLogError, a KeyError, for a name that no epoch has logged.
+    Raises: TypeError if something else than a real number is logged, or under something else than
+        a name; OverflowError for an int that no float can hold; UnknownLogError, a KeyError, for a
+        name that no epoch has logged.
 
     Attributes:
         rows: One dict per epoch, oldest first: "epoch" (0-based), "num_updates" (so far), and
@@ -219,7 +218,7 @@ class History(Callback):
 
 def _numbers(logs: Mapping[str, Any]) -> dict[str, float]:
     """Return host values: a tensor would be kept on the device, with all it was computed from."""
-    return {_name(name): _number(name, value) for name, value in logs.items()}
+    return {_name(name): host_number(name, value) for name, value in logs.items()}
 
 
 def _name(name: object) -> str:
@@ -229,23 +228,6 @@ def _name(name: object) -> str:
         f"state.logs[{brief(name)}] has a {type(name).__name__} for a name, expected a string\n"
         'Name the value, for example state.logs["grad_norm"] = value.'
     )
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, int | float) and not isinstance(value, np.generic):
-        return value
-    if not isinstance(value, Tensor | np.generic | np.ndarray):
-        raise TypeError(
-            f"state.logs['{name}'] is {brief(value)}, a {type(value).__name__}, expected a number\n"
-            "Log numbers only; pictures and text have callbacks of their own."
-        )
-    found = cast(Any, value)
-    if found.ndim != 0:
-        raise TypeError(
-            f"state.logs['{name}'] is a tensor of shape {tuple(found.shape)}, expected a number\n"
-            f'Reduce it; state.log("{name}", value) logs a scalar without waiting for the device.'
-        )
-    return found.item()  # sync: once per epoch, somebody has put a tensor where numbers belong
 
 
 def _rank(value: float) -> tuple[bool, float]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fitkit import ConfigError, Event, History, UnknownLogError
+from fitkit.loop import host_number
 from tests.unit.loop.helpers import make_loop
 
 matplotlib.use("Agg")
@@ -167,6 +168,12 @@ def test_the_table_has_the_counts_in_front(monkeypatch):
         ("x", "text", r"state\.logs\['x'\] is 'text', a str, expected a number"),
         ("x", None, "a NoneType"),
         ("x", np.ones(2), r"shape \(2,\)"),
+        ("x", 1j, r"state\.logs\['x'\] is 1j, a complex number, expected a real one\nLog abs"),
+        ("x", np.complex64(2), r"is \(2\+0j\), a complex number"),
+        ("x", torch.tensor(1j), "is 1j, a complex number"),
+        ("x", np.str_("text"), "is 'text', a str, expected a number"),
+        ("x", np.array(None), "a NoneType"),
+        ("x", np.datetime64("2020-01-01"), "a date, expected"),
         (3, 1.0, r"state\.logs\[3\] has a int for a name"),
     ],
 )
@@ -177,7 +184,33 @@ def test_what_is_no_number_is_refused(name, value, message):
         loop.fit(epochs=1)
 
 
-@pytest.mark.parametrize("value", [np.float32(0.5), np.array(0.5), torch.tensor(0.5), 0.5])
+@pytest.mark.parametrize("power", [400, 6000])  # Python itself refuses to print the second
+def test_an_int_that_no_float_can_hold_is_refused(power):
+    loop = make_loop()
+    loop.on(Event.BATCH_END)(lambda state: state.logs.update(x=-(10**power)))
+    bits = (10**power).bit_length()
+    with pytest.raises(OverflowError, match=rf"logs\['x'\] is an int of {bits} bits(.|\n)*log10"):
+        loop.fit(epochs=1)
+    assert loop.history.rows == []
+
+
+def test_that_the_check_is_what_keeps_it_out(monkeypatch):
+    monkeypatch.setattr(host_number, "_that_a_float_can_hold", lambda name, value: value)
+    loop = make_loop()
+    loop.on(Event.BATCH_END)(lambda state: state.logs.update(x=10**400))
+    assert loop.fit(epochs=1)["x"] == [10**400]
+
+
+def test_a_large_int_that_a_float_can_hold_stays_what_it_is():
+    loop = make_loop()
+    loop.on(Event.BATCH_END)(lambda state: state.logs.update(x=2**70 + 1))
+    assert loop.fit(epochs=1)["x"] == [2**70 + 1]
+
+
+HALF = [np.float32(0.5), np.longdouble(0.5), np.array(0.5), torch.tensor(0.5), 0.5]
+
+
+@pytest.mark.parametrize("value", HALF)
 def test_numbers_of_all_kinds_become_those_of_python(value):
     loop = make_loop()
     loop.on(Event.BATCH_END)(lambda state: state.logs.update(x=value))
