@@ -33,7 +33,8 @@ class ActivationStats(Callback):
 
     A unit (a place in the output, whatever its row of the batch) is dead in a step if it is 0 for
     every sample: behind a ReLU, no gradient reaches what feeds it. Looked at are the layers without
-    layers of their own. Such a step runs eagerly under `Record`; all others cost nothing.
+    layers of their own. One that is called several times in a step, such as a shared ReLU, counts
+    with the mean over its calls. Such a step runs eagerly under `Record`; all others cost nothing.
 
     Args:
         every: How often: 100 updates, "1 epoch", "10 minutes". The first step is among them.
@@ -75,7 +76,7 @@ class ActivationStats(Callback):
         self._layers: dict[str, nn.Module] = {}
         self._around: StepContext | None = None
         self._first = True
-        self._found: dict[str, Tensor] = {}
+        self._calls: dict[str, list[Tensor]] = {}
         self._unread: list[tuple[int, dict[str, Tensor]]] = []
         self.rows: list[tuple[int, dict[str, tuple[float, float, float]]]] = []
 
@@ -117,7 +118,8 @@ class ActivationStats(Callback):
             return
         self._around.remove()
         self._around = None
-        found, self._found = self._found, {}
+        found = {name: torch.stack(calls).mean(0) for name, calls in self._calls.items()}
+        self._calls.clear()
         self._unread.append((state.num_updates, found))
         for name, figures in found.items():
             for figure, value in zip(_FIGURES, figures.unbind(), strict=True):
@@ -138,7 +140,7 @@ class ActivationStats(Callback):
         if self._around is not None:
             self._around.remove()
             self._around = None
-        self._found.clear()
+        self._calls.clear()
 
     def plot(self, *, figure: Any = None) -> list[Any]:
         """Draw mean, standard deviation and dead share over the updates; return the axes.
@@ -183,7 +185,7 @@ class ActivationStats(Callback):
             tensors = (leaf for _, leaf in leaves(outputs) if isinstance(leaf, Tensor))
             first = next(tensors, None)
             if first is not None and first.is_floating_point() and first.numel():
-                self._found[name] = _figures(first.detach())
+                self._calls.setdefault(name, []).append(_figures(first.detach()))
 
         return look
 

@@ -80,6 +80,34 @@ def test_the_numbers_are_those_of_the_outputs(make):
         assert min(row["1"][2] for _, row in stats.rows) == pytest.approx(2 / 6)
 
 
+class Shared(torch.nn.Module):
+    """A ReLU in three places: behind the first it is dead, behind the others it is not."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = torch.nn.Linear(4, 6), torch.nn.Linear(6, 3)
+        self.relu, self.head = torch.nn.ReLU(), torch.nn.Linear(3, 1)
+        torch.nn.init.constant_(self.first.bias, -100.0)
+
+    def forward(self, x):
+        h = self.second(self.relu(self.first(x)))
+        return self.head(self.relu(h) + self.relu(-h))
+
+
+def test_a_layer_that_is_called_several_times_counts_with_the_mean_of_its_calls():
+    stats = ActivationStats(every=2)
+    loop = loop_of(Shared(), stats)
+    outputs = Outputs(loop, loop.model.relu)
+    loop.fit(epochs=1)
+    assert [at for at, _ in stats.rows] == [1, 3, 5]
+    for at, row in stats.rows:
+        calls = torch.tensor([outputs.expected(3 * (at - 1) + call) for call in range(3)])
+        assert row["relu"] == pytest.approx(calls.mean(0).tolist(), rel=1e-6)
+        assert calls[0, 2] == 1.0
+        assert row["relu"] != pytest.approx(calls[-1].tolist(), rel=1e-2)  # of the last call alone
+
+
 def test_recorded_they_are_the_same_and_only_those_steps_run_eagerly():
     eager, recorded = ActivationStats(every=4), ActivationStats(every=4)
     first = loop_of(torch_model(), eager)
