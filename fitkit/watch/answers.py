@@ -15,12 +15,18 @@ class Answers(NamedTuple):
     """The answers for a batch, all on its device.
 
     Attributes:
-        scores: Probabilities, float32 (batch, classes).
+        readings: Probabilities, float32 (2, batch, classes): if the outputs are probabilities, and
+            if they are logits. A single batch does not always tell.
+        shares: Bool (): whether the outputs may be probabilities: they lie between 0 and 1 and,
+            where there are several, add up to 1.
+        finite: Bool (batch,): whether the outputs of a sample are finite; if not, they do not tell.
         labels: Right classes, int64 (batch,); outside of the range where a sample has none.
         fit: Bool (): whether the targets are classes at all, and not numbers to come near to.
     """
 
-    scores: Tensor
+    readings: Tensor
+    shares: Tensor
+    finite: Tensor
     labels: Tensor
     fit: Tensor
 
@@ -29,9 +35,8 @@ def answers_of(outputs: Any, targets: Any) -> Answers | None:
     """Return the answers, None if outputs and targets have other shapes. Syncs: never.
 
     Args:
-        outputs: Probabilities or logits, which is told by whether they lie between 0 and 1 and,
-            where there are several, add up to 1. Shape (batch, classes); (batch, 1) or (batch,)
-            for two classes.
+        outputs: Probabilities or logits. Shape (batch, classes); (batch, 1) or (batch,) for two
+            classes.
         targets: Class indices, shape (batch,) or (batch, 1), or one-hot rows, (batch, classes).
             For two classes 0 or 1.
     """
@@ -39,30 +44,29 @@ def answers_of(outputs: Any, targets: Any) -> Answers | None:
         return None
     if not outputs.is_floating_point() or outputs.dim() not in (1, 2) or not len(outputs):
         return None
-    outputs = outputs.detach().float()
-    if outputs.dim() == 1 or outputs.shape[1] == 1:
-        return _of_two(outputs.flatten(), targets)
-    if targets.numel() == len(outputs):
+    # Rounding each probability moves their sum by less than this.
+    tolerance = 1e-3 + torch.finfo(outputs.dtype).eps
+    rows = outputs.detach().reshape(len(outputs), -1).float()
+    of_two = rows.shape[1] == 1
+    if targets.numel() == len(rows):
         labels = targets.flatten()
-        fit = (labels == labels.round()).all()
-    elif targets.shape == outputs.shape:
+        fit = (labels == 0) | (labels == 1) if of_two else labels == labels.round()
+    elif targets.shape == outputs.shape and not of_two:
         fit = ((targets == 0) | (targets == 1)).all() & (targets.sum(1) == 1).all()
         labels = targets.argmax(1)
     else:
         return None
-    adds_up = (outputs.sum(1) - 1).abs().amax() < 1e-3
-    scores = torch.where((outputs.amin() >= 0) & adds_up, outputs, outputs.softmax(1))
-    return Answers(scores, labels.long(), fit)
-
-
-def _of_two(outputs: Tensor, targets: Tensor) -> Answers | None:
-    if targets.numel() != len(outputs):
-        return None
-    labels = targets.flatten()
-    fit = ((labels == 0) | (labels == 1)).all()
-    is_share = (outputs.amin() >= 0) & (outputs.amax() <= 1)
-    share = torch.where(is_share, outputs, outputs.sigmoid())
-    return Answers(torch.stack([1 - share, share], 1), labels.long(), fit)
+    finite = rows.isfinite().all(1)
+    is_share = (rows >= 0) & (rows <= 1 + tolerance)
+    if not of_two:
+        is_share &= ((rows.sum(1) - 1).abs() < tolerance)[:, None]
+    shares = (is_share.all(1) | ~finite).all()
+    if of_two:
+        yes = torch.stack([rows, rows.sigmoid()])
+        readings = torch.cat([1 - yes, yes], 2)
+    else:
+        readings = torch.stack([rows, rows.softmax(1)])
+    return Answers(readings, shares, finite, labels.long(), fit.all())
 
 
 def check_classes(classes: Any, owner: str) -> list[str] | None:

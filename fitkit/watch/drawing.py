@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Picture", "confusion_picture", "tiles_picture"]
+from fitkit.watch.text_table import short
+
+__all__ = ["Picture", "confusion_picture", "label_of", "tiles_picture"]
 
 Picture = tuple[bytes, tuple[int, int, int]]
 """A PNG file; height, width, channels."""
@@ -25,7 +27,7 @@ def confusion_picture(counts: NDArray[np.int64], names: Sequence[str]) -> Pictur
         counts: Shape (classes, classes).
         names: The classes.
     """
-    num = len(counts)
+    num, names = len(counts), [label_of(name) for name in names]
     cell = max(10, min(40, 800 // num))
     font = _font(15 if cell > 30 else 10)
     left = _TILE // 4 + 2 * _LINE + max(round(font.getlength(name)) for name in names)
@@ -93,6 +95,11 @@ def tiles_picture(
         middle = (x + width * scale / 2, y + height * scale + _LINE / 2 + 2)
         draw.text(middle, text, color, font, anchor="mm")
     return _png(canvas)
+
+
+def label_of(name: str) -> str:
+    """Return a name as it can be drawn: on one line, which is not too long."""
+    return short("".join(char if char.isprintable() else "?" for char in name))
 
 
 def _canvas(width: int, height: int) -> tuple[Any, Any]:

@@ -5,7 +5,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +14,21 @@ from torch import Tensor
 from fitkit.loop.events import Phase
 from fitkit.loop.interval import positive_int
 from fitkit.loop.state import State
+from fitkit.watch.answers import check_classes, names_of
 from fitkit.watch.board import Board
-from fitkit.watch.curves import check_classes
-from fitkit.watch.drawing import tiles_picture
+from fitkit.watch.drawing import label_of, tiles_picture
 from fitkit.watch.shown import Shown, answers_table, check_shape, images_of, pixels_of
 from fitkit.watch.summaries import image_value
 
 __all__ = ["Images"]
+
+
+class _Kept(NamedTuple):
+    """Of a pass: the first images, and the worst in both readings of the outputs."""
+
+    first: Shown
+    worst: tuple[Shown, Shown]
+    shares: Tensor  # bool (): whether the outputs may be probabilities
 
 
 @final
@@ -79,7 +87,7 @@ class Images(Board):
         self._num = positive_int("num", num)
         self._shape = check_shape(shape)
         self._classes = check_classes(classes, "Images")
-        self._open: list[tuple[Shown, Shown] | None] = []
+        self._open: list[_Kept | None] = []
         self.warns = True
 
     def on_pass_begin(self, state: State) -> None:
@@ -95,43 +103,51 @@ class Images(Board):
         if images is None:
             self._tell(state.inputs)
             return
-        batch = Shown(images, answers_table(state.outputs, state.targets, len(images)))
-        worst = batch.worst(self._num)  # copies: a replayed step writes to the same memory again
-        if self._open[-1] is None:
-            self._open[-1] = (Shown(images.clone(), batch.answers).first(self._num), worst)
+        answers, shares = answers_table(state.outputs, state.targets, len(images))
+        batch, kept = Shown(images, answers), self._open[-1]
+        # Copies: a replayed step writes to the same memory again.
+        worst = batch.worst(self._num, 0), batch.worst(self._num, 1)
+        if kept is None:
+            first = Shown(images.clone(), answers).first(self._num)
+            self._open[-1] = _Kept(first, worst, shares)
             return
-        first, worse = self._open[-1]
+        first = kept.first
         if len(first.images) < self._num:
             first = (first + batch).first(self._num)
-        self._open[-1] = (first, (worse + worst).worst(self._num))
+        worst = (
+            (kept.worst[0] + worst[0]).worst(self._num, 0),
+            (kept.worst[1] + worst[1]).worst(self._num, 1),
+        )
+        self._open[-1] = _Kept(first, worst, kept.shares & shares)
 
     def on_pass_end(self, state: State) -> None:
         """Draw them."""
-        found = self._open[-1]
-        if self.files is None or found is None:
+        kept = self._open[-1]
+        if self.files is None or kept is None:
             return
         where = (state.prefix.rstrip("_"), self.files.axis.of_epoch(state), time.time())
-        names = ("answers/samples", "answers/most wrong")
-        for name, shown in zip(names, found, strict=True):
-            answers: NDArray[np.float64] = shown.answers.cpu().numpy()  # sync: once per validation
+        reading = 0 if kept.shares.item() else 1  # sync: once per validation
+        found = {"answers/samples": kept.first, "answers/most wrong": kept.worst[reading]}
+        for name, shown in found.items():
+            answers: Any = shown.answers[reading].cpu().numpy()  # sync: once per validation
             captions = [self._caption(row) for row in answers]
-            if name == names[0] or any(text for text, _ in captions):
+            if shown is kept.first or any(text for text, _ in captions):
                 columns = math.ceil(math.sqrt(len(captions)))
                 picture = tiles_picture(pixels_of(shown.images), captions, columns)
                 self.files.add_value(*where, name, **image_value(*picture))
         self.files.flush()
 
     def _caption(self, row: NDArray[np.float64]) -> tuple[str, bool | None]:
-        _, said, right, said_number, right_number, kind = row.tolist()  # sync: none, on the host
-        if math.isnan(kind):
+        _, said, right, said_number, right_number, num = row.tolist()  # sync: none, on the host
+        if math.isnan(num):
             return "", None
-        if not kind:
+        if not num:
             return f"{said_number:.3g}, true {right_number:.3g}", None
-        names = self._classes
-        said_name = names[int(said)] if names else f"{said:.0f}"
-        right_name = names[int(right)] if names else f"{right:.0f}"
+        names = names_of(self._classes, int(num), "Images")
+        right_name = label_of(names[int(right)])
         if said == right:
-            return said_name, True
+            return right_name, True
+        said_name = "not finite" if math.isnan(said) else label_of(names[int(said)])
         return f"{said_name}, true {right_name}", False
 
     def _tell(self, inputs: Any) -> None:

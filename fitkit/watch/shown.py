@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fitkit.errors import ConfigError, brief
-from fitkit.watch.answers import answers_of
+from fitkit.watch.answers import Answers, answers_of
 
 __all__ = ["Shown", "answers_table", "check_shape", "images_of", "pixels_of"]
 
@@ -20,10 +20,11 @@ _CHANNELS = (1, 3)
 
 @dataclass
 class Shown:
-    """Images with their answers, on the device: (n, height, width, channels) and (n, 6).
+    """Images with their answers, on the device: (n, height, width, channels) and (2, n, 6).
 
-    The columns of answers: how wrong, said class, right class, said number, right number, and
-    whether the targets are classes.
+    There are answers for both readings of the outputs, see `Answers`. The columns: how wrong, said
+    class, right class, said number, right number, and how many classes there are; 0 of them are
+    numbers. What is NaN cannot be said.
     """
 
     images: Tensor
@@ -31,17 +32,17 @@ class Shown:
 
     def first(self, num: int) -> "Shown":
         """Return the first ones."""
-        return Shown(self.images[:num], self.answers[:num])
+        return Shown(self.images[:num], self.answers[:, :num])
 
     def __add__(self, other: "Shown") -> "Shown":
         return Shown(
-            torch.cat([self.images, other.images]), torch.cat([self.answers, other.answers])
+            torch.cat([self.images, other.images]), torch.cat([self.answers, other.answers], 1)
         )
 
-    def worst(self, num: int) -> "Shown":
-        """Return those that are most wrong, the worst first. Syncs: never."""
-        index = self.answers[:, 0].topk(min(num, len(self.answers))).indices
-        return Shown(self.images.index_select(0, index), self.answers.index_select(0, index))
+    def worst(self, num: int, reading: int) -> "Shown":
+        """Return those that are most wrong in a reading, the worst first. Syncs: never."""
+        index = self.answers[reading, :, 0].topk(min(num, len(self.images))).indices
+        return Shown(self.images.index_select(0, index), self.answers.index_select(1, index))
 
 
 def check_shape(shape: Any) -> tuple[int, ...] | None:
@@ -94,8 +95,8 @@ def images_of(inputs: Any, shape: tuple[int, ...] | None) -> Tensor | None:
     return inputs[:, ::every, ::every]
 
 
-def answers_table(outputs: Any, targets: Any, num: int) -> Tensor:
-    """Return the answers of `Shown`, NaN where there is nothing to say. Syncs: never."""
+def answers_table(outputs: Any, targets: Any, num: int) -> tuple[Tensor, Tensor]:
+    """Return the answers of `Shown`, and whether the outputs may be probabilities. Syncs: never."""
     numbers: Any = isinstance(outputs, Tensor) and isinstance(targets, Tensor)
     numbers = numbers and outputs.numel() == targets.numel() == num
     answers = answers_of(outputs, targets)
@@ -106,22 +107,30 @@ def answers_table(outputs: Any, targets: Any, num: int) -> Tensor:
         said, right = outputs.detach().flatten().float(), targets.flatten().float()
         rows = [(said - right).abs(), said, right, said, right, torch.zeros_like(said)]
         table = torch.stack(rows, 1)
-    if answers is not None:
-        scores, size = answers.scores, answers.scores.shape[1]
-        known = (answers.labels >= 0) & (answers.labels < size)
-        labels = answers.labels.clamp(0, size - 1)[:, None]
-        others = scores.scatter(1, labels, -1).amax(1)
-        behind = (others - scores.gather(1, labels)[:, 0]).where(known, -2)
-        said, right = scores.argmax(1).float(), answers.labels.float()
-        rows = [behind, said, right, table[:, 3], table[:, 4], torch.ones_like(behind)]
-        table = torch.where(answers.fit & known[:, None], torch.stack(rows, 1), table)
-    return table
+    if answers is None:
+        return table.expand(2, num, 6), torch.ones((), dtype=torch.bool, device=device)
+    return torch.stack([_in(scores, answers, table) for scores in answers.readings]), answers.shares
+
+
+def _in(scores: Tensor, answers: Answers, table: Tensor) -> Tensor:
+    """Return the answers in one reading, `table` where there are no classes."""
+    size = scores.shape[1]
+    known = (answers.labels >= 0) & (answers.labels < size)
+    labels = answers.labels.clamp(0, size - 1)[:, None]
+    others = scores.scatter(1, labels, -1).amax(1)
+    behind = (others - scores.gather(1, labels)[:, 0]).where(answers.finite, torch.inf)
+    said = scores.argmax(1).float().where(answers.finite, torch.nan)
+    num = torch.full_like(behind, size)
+    rows = [behind, said, answers.labels.float(), table[:, 3], table[:, 4], num]
+    return torch.where(answers.fit & known[:, None], torch.stack(rows, 1), table)
 
 
 def pixels_of(images: Tensor) -> NDArray[np.uint8]:
-    """Return bytes: numbers from 0 to 1 as they are, others stretched to their range."""
+    """Return bytes: numbers from 0 to 1 as they are, others stretched to their finite range."""
     if images.dtype == torch.uint8:
         return images.cpu().numpy()  # sync: once per validation, they are drawn on the host
     values: Any = images.detach().float().cpu().numpy()  # sync: once per validation, as above
-    low, high = min(values.min(), 0.0), max(values.max(), 1.0)
+    finite = values[np.isfinite(values)]
+    low, high = finite.min(initial=0.0), finite.max(initial=1.0)
+    values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
     return ((values - low) / (high - low) * 255).round().astype(np.uint8)

@@ -5,6 +5,7 @@ from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
 from fitkit import Callback, ConfigError, FitLoop, Phase, TensorLoader, supervised
 from fitkit.watch import curves
+from fitkit.watch.answers import answers_of
 from fitkit.watch.curves import Curves
 from tests.unit.watch.event_files import images, tensors
 
@@ -148,3 +149,68 @@ def test_matrices_of_any_size_are_drawn(num):
     png, size = curves.confusion_picture(counts, [f"class {i}" for i in range(num)])
     assert png.startswith(b"\x89PNG")
     assert max(size) < 1200
+
+
+def counts_of(outputs, targets, *, batch_size):
+    """What `Curves` reads after a pass."""
+    batches = [
+        answers_of(*pair)
+        for pair in zip(outputs.split(batch_size), targets.split(batch_size), strict=True)
+    ]
+    counts = curves._Counts.of(batches[0])
+    for batch in batches:
+        counts.add(batch)
+    return counts.read()
+
+
+def test_logits_are_told_from_probabilities_once_per_pass():
+    outputs = torch.tensor([[-1.0], [2.0], [3.0], [-2.0], [0.3]])
+    targets = (outputs > 0).float()
+    _, confusion, _ = counts_of(outputs, targets, batch_size=4)
+    assert confusion.tolist() == [[2, 0], [0, 3]]
+    _, alone, _ = counts_of(outputs[4:], targets[4:], batch_size=4)  # may as well be 30 %
+    assert alone.tolist() == [[0, 0], [1, 0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("num", [3, 1000])
+def test_rounded_probabilities_are_probabilities(dtype, num):
+    torch.manual_seed(0)
+    shares = torch.softmax(3 * torch.randn(256, num), 1).to(dtype)
+    labels = torch.randint(num, (256,))
+    assert answers_of(shares, labels).shares
+    assert not answers_of(shares * 1.05, labels).shares
+
+
+def test_outputs_that_are_not_finite_are_left_out_and_counted(tmp_path, monkeypatch):
+    matrices = drawn(monkeypatch)
+    shares = torch.softmax(torch.randn(6, 3), 1)
+    shares[1], shares[4, 0] = torch.nan, torch.inf
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    answers = answers_of(shares, labels)
+    assert answers.shares  # the rows that are left are probabilities
+    num_left_out, confusion, _ = counts_of(shares, labels, batch_size=4)
+    assert (num_left_out, confusion.sum()) == (2, 4)
+    model = torch.nn.Linear(4, 3)
+    torch.nn.init.constant_(model.bias, torch.nan)
+    with pytest.warns(UserWarning, match="left out 50 samples") as told:
+        run(model, torch.arange(50) % 3, torch.nn.CrossEntropyLoss(), tmp_path)
+    assert len(told) == 1
+    assert matrices[-1].sum() == 0
+
+
+@pytest.mark.parametrize(("num", "size"), [(20, 2 * (400 + 20 * 202)), (100, 20404), (30000, 404)])
+def test_many_classes_do_not_fill_the_memory(num, size):
+    answers = answers_of(torch.randn(2, num), torch.tensor([1, 2]))
+    counts = curves._Counts.of(answers)
+    assert counts.confusion.numel() + counts.scores.numel() == size
+    counts.add(answers)
+    _, confusion, scores = counts.read()
+    assert (confusion is None) == (num > 100)
+    assert scores.sum((0, 2)).tolist() == [2 * num - 2, 2]
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\nb\0", ""])
+def test_any_name_of_a_class_can_be_drawn(name):
+    _, (height, width, _) = curves.confusion_picture(np.eye(2, dtype=np.int64), [name, "b"])
+    assert max(height, width) < 600

@@ -121,3 +121,29 @@ def test_pixels_are_stretched_only_where_they_must_be():
 def test_a_shape_no_image_has_is_refused(shape):
     with pytest.raises(ConfigError, match="expected"):
         Images(shape=shape)
+
+
+def test_a_small_last_batch_does_not_turn_logits_into_probabilities(tmp_path, drawn):
+    inputs = torch.zeros(9, 2, 2)
+    inputs[:, 0, 0] = torch.tensor([-1.0, 2, 3, -2, 1, 1, 1, 1, 0.3])
+    targets = (inputs[:, 0, :1] > 0).float()
+    run(inputs, targets, Images(9), tmp_path, num=1, loss=torch.nn.BCEWithLogitsLoss())
+    captions = drawn[0][1]
+    assert captions == [("0" if t == 0 else "1", True) for t in targets[:, 0]]
+    assert len(drawn[1][1]) == 9
+
+
+def test_names_for_another_number_of_classes_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="got 2 names of classes, the model has 3"):
+        run(torch.rand(9, 2, 2), torch.arange(9) % 3, Images(classes=["a", "b"]), tmp_path)
+
+
+def test_what_is_not_finite_is_said_and_darkens_nothing(tmp_path, drawn):
+    inputs = torch.full((9, 2, 2), 0.5)
+    inputs[4, 0, 1], inputs[5, 0, 1] = torch.nan, torch.inf
+    run(inputs, torch.arange(9) % 3, Images(classes=["a" * 99, "b", "c"]), tmp_path)
+    (pixels, captions), (_, worst) = drawn
+    assert pixels[0].min() == pixels[8].max() == 128
+    assert captions[4] == ("not finite, true b", False)
+    assert {text for text, _ in worst[:2]} == {"not finite, true b", "not finite, true c"}
+    assert len(captions[0][0]) <= 40
