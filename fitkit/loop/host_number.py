@@ -46,13 +46,15 @@ def _item(name: str, value: Any) -> object:
             "device."
         )
     found = value.item()  # sync: once per epoch, somebody has put a tensor where numbers belong
-    return float(found) if type(found) is np.longdouble else found
+    if type(found) is np.longdouble:
+        return float(found)  # sync: never, numpy
+    return found
 
 
 def _that_a_float_can_hold(name: str, value: float) -> float:
     """Return `value`; files, charts and comparisons have floats."""
     try:
-        float(value)
+        float(value)  # sync: never, a number of Python
     except OverflowError as error:
         raise OverflowError(
             f"state.logs[{brief(name)}] is an int of {int(value).bit_length()} bits, expected a "
