@@ -1,6 +1,6 @@
 """What the layers of a model give: whether they explode, vanish, or are dead."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, cast, final
@@ -14,6 +14,7 @@ from fitkit.loop.callback import TRAIN_ONLY, Callback
 from fitkit.loop.figure import new_figure
 from fitkit.loop.interval import Interval
 from fitkit.loop.state import State
+from fitkit.watch.activation_rows import ActivationRow, packed, unpacked
 from fitkit.watch.layers import leaf_layers
 from fitkit.watch.step_context import StepContext
 from fitkit.watch.text_table import short
@@ -44,11 +45,12 @@ class ActivationStats(Callback):
     Writes: nothing.
     Logs:   activations/<layer>/mean, /std and /dead (0 to 1), the latest of the epoch; at each such
         update under step/ in TensorBoard.
-    Syncs:  once per pass, for `plot`.
+    Syncs:  once per pass, for `plot`, and once per checkpoint within a pass.
     Raises: ConfigError if `every` is no interval, or `layers` names none of the model's.
 
     Attributes:
-        rows: One per such update: (num_updates, {layer: (mean, std, dead)}), on the host.
+        rows: One per such update: (num_updates, {layer: (mean, std, dead)}), on the host. A run
+            that goes on keeps them.
 
     Example:
         ```python
@@ -78,7 +80,7 @@ class ActivationStats(Callback):
         self._first = True
         self._calls: dict[str, list[Tensor]] = {}
         self._unread: list[tuple[int, dict[str, Tensor]]] = []
-        self.rows: list[tuple[int, dict[str, tuple[float, float, float]]]] = []
+        self.rows: list[ActivationRow] = []
 
     def attach(self, loop: "FitLoop") -> None:
         """Keep the loop; find the layers, so that a wrong name is known at once."""
@@ -127,11 +129,15 @@ class ActivationStats(Callback):
 
     def on_pass_end(self, state: State) -> None:
         """Read what `plot` draws."""
+        self._read()
+
+    def _read(self) -> None:
         unread, self._unread = self._unread, []
         tensors = [figures for _, found in unread for figures in found.values()]
         if not tensors:
             return
-        numbers = iter(cast(Any, torch.stack(tensors)).tolist())  # sync: once per pass
+        stacked = torch.stack(tensors)
+        numbers = iter(cast(Any, stacked).tolist())  # sync: once per pass or checkpoint
         for num_updates, found in unread:
             self.rows.append((num_updates, {name: tuple(next(numbers)) for name in found}))
 
@@ -141,6 +147,16 @@ class ActivationStats(Callback):
             self._around.remove()
             self._around = None
         self._calls.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows, as a few tensors."""
+        self._read()
+        return packed(self.rows)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore them; what was seen after the checkpoint is forgotten."""
+        self._unread.clear()
+        self.rows = unpacked(state)
 
     def plot(self, *, figure: Any = None) -> list[Any]:
         """Draw mean, standard deviation and dead share over the updates; return the axes.

@@ -9,6 +9,7 @@ import torch
 
 from fitkit import (
     ActivationStats,
+    Checkpoint,
     ConfigError,
     Event,
     FitLoop,
@@ -142,6 +143,39 @@ def test_nothing_is_left_in_the_model_and_other_steps_have_no_hooks():
     assert hooked == [True, False, False, False, True] + [False] * 5
     assert not any(m._forward_hooks for m in loop.model.modules())
     assert "run_step" not in vars(loop.runner)
+
+
+def resumed_rows(folder, **cut):
+    """The rows of a run of 3 epochs that was cut, and of the process that went on with it."""
+    for limits in (cut, {"epochs": 3, "resume": "auto"}):
+        stats = ActivationStats(every=2)
+        model, saves = torch_model(), Checkpoint(folder, every="3 updates")
+        loop_of(model, stats, saves).fit(**limits)
+    return stats.rows
+
+
+@pytest.mark.parametrize("cut", [{"epochs": 1}, {"max_steps": 3}])
+def test_a_run_that_goes_on_has_the_rows_of_one_in_one_go(cut, tmp_path):
+    whole = ActivationStats(every=2)
+    loop_of(torch_model(), whole).fit(epochs=3)
+    assert [at for at, _ in whole.rows] == [1, 3, 5, 7, 9, 11, 13, 15]
+    assert resumed_rows(tmp_path, **cut) == whole.rows
+
+
+def test_that_the_saved_state_is_what_keeps_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(ActivationStats, "state_dict", lambda stats: {})
+    assert [at for at, _ in resumed_rows(tmp_path, max_steps=3)] == [5, 7, 9, 11, 13, 15]
+
+
+def test_rows_of_other_layers_and_without_any_are_saved_as_they_are():
+    stats, other = ActivationStats(), ActivationStats()
+    assert stats.state_dict() == {}  # so that it can be attached where a run goes on
+    figures = (0.5, float("inf"), 0.25)
+    stats.rows = [(1, {"a": figures, "b": (1.0, 2.0, 0.0)}), (1, {}), (3, {"b": figures})]
+    other.load_state_dict(stats.state_dict())
+    assert other.rows == stats.rows
+    other.load_state_dict({})  # a checkpoint of a version that had no state here
+    assert other.rows == []
 
 
 def test_an_error_in_such_a_step_leaves_nothing():
