@@ -43,7 +43,8 @@ class Case:
         model: Makes the network; the seed is set before.
         data: Maps a number of samples to inputs and class numbers.
         batch: Samples per step.
-        steps: Steps per epoch, which is what one round trains.
+        steps: Steps per epoch, which is what one round trains: the fastest needs 50 ms for them.
+        longer_on_cuda: How many times as many there.
         kind: "keras" or "torch", of what the model is built; "gan" has two networks.
         num_metrics: Accuracies kept while training.
         validates: Whether every epoch ends with a validation over a quarter as many batches.
@@ -67,6 +68,7 @@ class Case:
     validates: bool = False
     num_callbacks: int = 0
     devices: tuple[str, ...] = ("cpu", "cuda")
+    longer_on_cuda: int = 1
     only: tuple[str, ...] | None = None
     axis: str | None = None
     value: int = 0
@@ -134,27 +136,27 @@ CASES: dict[str, Case] = {
     case.name: case
     for case in [
         Case("mlp-32", "Guide's MLP, batch 32", "What a loop costs where a step is short.",
-             models.mlp, digits, 32, 48, seconds=100),
+             models.mlp, digits, 32, 64, longer_on_cuda=8, seconds=100),
         Case("mlp-1024", "Guide's MLP, batch 1024", "The same with more arithmetic per step.",
-             models.mlp, digits, 1024, 8, seconds=55),
+             models.mlp, digits, 1024, 8, longer_on_cuda=8, seconds=55),
         Case("mlp-metrics", "Guide's MLP, accuracy, validation",
              "A whole epoch: accuracy at every step, validation at the end.",
-             models.mlp, digits, 32, 48, num_metrics=1, validates=True, seconds=70),
+             models.mlp, digits, 32, 64, num_metrics=1, validates=True, longer_on_cuda=8, seconds=70),
         Case("mlp-torch", "MLP of torch modules, batch 32",
              "The same MLP without Keras: what the loops themselves cost.",
-             models.torch_mlp, digits, 32, 48, kind="torch", seconds=50),
+             models.torch_mlp, digits, 32, 128, kind="torch", longer_on_cuda=4, seconds=50),
         Case("cnn", "CNN on 32x32x3, batch 32", "Convolutions and batch normalization.",
-             models.cnn, images, 32, 12, seconds=80),
+             models.cnn, images, 32, 8, longer_on_cuda=16, seconds=80),
         Case("bag", "Embedding bag and MLP, batch 32", "A large table; a step reads little of it.",
-             models.embedding_bag, bags, 32, 32, seconds=60),
+             models.embedding_bag, bags, 32, 64, longer_on_cuda=8, seconds=60),
         Case("gpt-tiny", "Tiny GPT of Keras layers", "Attention; two layers, 64 tokens, batch 8.",
-             partial(models.gpt, **_tiny), partial(texts, **TINY), 8, 16, devices=("cpu",),
+             partial(models.gpt, **_tiny), partial(texts, **TINY), 8, 8, devices=("cpu",),
              seconds=85),
         Case("gpt-tiny-torch", "Tiny GPT of torch modules", "The same of torch modules.",
-             partial(models.TorchGPT, **_tiny), partial(texts, **TINY), 8, 16, kind="torch",
+             partial(models.TorchGPT, **_tiny), partial(texts, **TINY), 8, 8, kind="torch",
              devices=("cpu",), seconds=60),
         Case("gan", "Guide's GAN, batch 16", "Two networks, two optimizers, one step each.",
-             gan, pictures, 16, 4, kind="gan", seconds=70),
+             gan, pictures, 16, 8, kind="gan", longer_on_cuda=8, seconds=70),
         Case("resnet50", "ResNet-50, batch 64", "A compute-bound network of convolutions.",
              models.resnet50, partial(images, size=224, classes=1000), 64, 8, devices=("cuda",),
              only=FEW),
@@ -188,6 +190,7 @@ def point(axis: str, value: int) -> Case:
         max(4, min(32, 16_384 // batch)),
         num_metrics=value if axis == "metrics" else 0,
         num_callbacks=value if axis == "callbacks" else 0,
+        longer_on_cuda=4,
         only=CURVES,
         axis=axis,
         value=value,

@@ -19,7 +19,6 @@ from benchmarks.suite.store import Store
 
 FULL = {"warmup": 1, "rounds": 15, "ready_s": 300.0}
 SHORT = {"warmup": 1, "rounds": 6, "ready_s": 150.0}
-"""Six rounds: then a contestant whose epoch has the data eight times can still be compared."""
 QUICK_MINUTES = 7.6
 FASTEST = ("record-inductor", "record-cudagraph")
 

@@ -13,7 +13,6 @@ from benchmarks.suite.cases import Case
 
 LEARNING_RATE = 1e-3
 SEED = 1
-_MAX_BYTES = 2**28
 
 
 class TokenLoss(nn.Module):
@@ -40,10 +39,6 @@ class TellsTraining(nn.Module):
         return self.model(inputs, training=self.training)
 
 
-def bytes_of(x: Tensor) -> int:
-    return x.numel() * x.element_size()
-
-
 class Task:
     """A case on a device, made from the seed: the same weights and batches for everybody.
 
@@ -68,7 +63,6 @@ class Task:
         device: str = "cpu",
         warmup: int = 1,
         rounds: int = 1,
-        repeat: int = 1,
         tick: Callable[[], None] = lambda: None,
         scratch: Path = Path("."),
     ) -> None:
@@ -76,12 +70,11 @@ class Task:
         self.batch = case.batch
         self.warmup, self.rounds, self.epochs = warmup, rounds, warmup + rounds
         self.told: dict[str, Any] = {}
-        num_train = case.batch * case.steps
-        num_val = case.batch * max(1, case.steps // 4)
+        self.steps = case.steps if device == "cpu" else case.steps * case.longer_on_cuda
+        num_train = case.batch * self.steps
+        num_val = case.batch * max(1, self.steps // 4)
         x, y = case.data(num_train + num_val)
-        repeat = 1 if "cpu" not in case.devices else min(repeat, _MAX_BYTES // bytes_of(x) or 1)
-        self.steps = case.steps * repeat
-        self.x, self.y = (torch.cat([each[:num_train]] * repeat) for each in (x, y))
+        self.x, self.y = x[:num_train], y[:num_train]
         self.x_val, self.y_val = x[num_train:], y[num_train:]
         keras.utils.set_random_seed(SEED)
         self.model: Any = case.model().to(device)

@@ -28,7 +28,6 @@ from benchmarks.suite.probes import Probe, probe
 from benchmarks.suite.task import Task
 
 NUM_LOSS_SAMPLES = 64
-MAX_REPEAT = 8  # epochs in which a contestant of one epoch's data sees what others see in one
 
 
 def work(pipe: Connection, name: str, case: str, options: dict[str, Any]) -> None:
@@ -69,7 +68,6 @@ class Gate:
             device=self.device,
             warmup=options["before"],
             rounds=options["rounds"],
-            repeat=CONTESTANTS[name].repeat,
             tick=self.tick,
             scratch=Path(options["scratch"]),
         )
@@ -88,7 +86,7 @@ class Gate:
         self.num_epochs += 1
         message: dict[str, Any] = {"wall_s": wall_s, "cpu_s": cpu_s, "steps": self.task.steps}
         message["since_begin_s"] = time.perf_counter() - self.begin
-        if self.name != "floor" and self.num_epochs <= MAX_REPEAT:
+        if self.name != "floor":
             message |= {"loss": final_loss(self.task), "state": state_norm(self.task.model)}
         if self.num_epochs == 1 and self.device != "cpu":
             torch.cuda.reset_peak_memory_stats()

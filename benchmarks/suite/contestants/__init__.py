@@ -30,8 +30,6 @@ class Contestant:
         options: What distinguishes it from others of its module.
         kinds: Kinds of cases it can train.
         device: Only there, if given.
-        repeat: How many times over its epoch has the data, so that the end of an epoch weighs as
-            little in short steps as in long ones. The batches are the same, in the same order.
         slow: Left out of the quick suite.
         missing: Why it cannot take part at all.
     """
@@ -44,7 +42,6 @@ class Contestant:
     options: dict[str, Any] = field(default_factory=dict)
     kinds: tuple[str, ...] = ("keras", "torch")
     device: str | None = None
-    repeat: int = 1
     slow: bool = False
     missing: str | None = None
 
@@ -113,23 +110,23 @@ CONTESTANTS: dict[str, Contestant] = {
     ),
     "record-interpret": Contestant(
         "fitkit Record interpret", "record", "Keras", "by_fitkit", "keras",
-        {"backend": "interpret"}, kinds=KERAS, repeat=4,
+        {"backend": "interpret"}, kinds=KERAS,
     ),
     "record-inductor": Contestant(
         "fitkit Record inductor", "record", "Keras", "by_fitkit", "keras",
-        {"backend": "inductor"}, kinds=KERAS, repeat=8,
+        {"backend": "inductor"}, kinds=KERAS,
     ),
     "record-torch": Contestant(
         "fitkit Record inductor, torch parts", "record", "torch", "by_fitkit",
-        options={"parts": "torch", "backend": "inductor"}, repeat=8, slow=True,
+        options={"parts": "torch", "backend": "inductor"}, slow=True,
     ),
     "record-cudagraph": Contestant(
         "fitkit Record cudagraph", "record", "Keras", "by_fitkit", "keras",
-        {"backend": "cudagraph"}, kinds=KERAS, device="cuda", repeat=8,
+        {"backend": "cudagraph"}, kinds=KERAS, device="cuda",
     ),
     "record-torch-cudagraph": Contestant(
         "fitkit Record cudagraph, torch parts", "record", "torch", "by_fitkit",
-        options={"parts": "torch", "backend": "cudagraph"}, device="cuda", repeat=8,
+        options={"parts": "torch", "backend": "cudagraph"}, device="cuda",
     ),
-    "floor": Contestant("bare kernels", "floor", "torch", "floor", repeat=8),
+    "floor": Contestant("bare kernels", "floor", "torch", "floor"),
 }  # fmt: skip
