@@ -17,12 +17,13 @@ from benchmarks.suite import models
 
 Arrays = tuple[Tensor, Tensor]
 
-FEW = ("hand-torch", "hand-torch-compile", "hand-torch-reduce-overhead", "keras-fit", "lightning",
-       "fitkit", "fitkit-torch", "record-inductor", "record-torch", "record-cudagraph",
-       "record-torch-cudagraph", "floor")  # fmt: skip
-"""Contestants of the compute-bound cases: all of them at once would not fit into a GPU."""
-CURVES = ("hand-keras", "keras-fit", "lightning", "fitkit", "record-interpret", "record-inductor",
-          "record-cudagraph", "floor")  # fmt: skip
+FEW = ("hand-keras", "hand-torch", "hand-torch-compile", "hand-torch-reduce-overhead", "tuned",
+       "tuned-compile", "tuned-reduce-overhead", "keras-fit", "lightning", "fitkit", "fitkit-torch",
+       "record-inductor", "record-torch", "record-cudagraph", "record-torch-cudagraph",
+       "floor")  # fmt: skip
+"""Contestants of the compute-bound cases: all of them would take too long there."""
+CURVES = ("hand-keras", "hand-torch", "keras-fit", "lightning", "fitkit", "record-interpret",
+          "record-inductor", "record-cudagraph", "floor")  # fmt: skip
 AXES = {
     "batch": (8, 32, 128, 512, 2048, 8192),
     "layers": (2, 4, 8, 16, 32, 64),
@@ -141,7 +142,8 @@ CASES: dict[str, Case] = {
              models.mlp, digits, 1024, 8, longer_on_cuda=8, seconds=55),
         Case("mlp-metrics", "Guide's MLP, accuracy, validation",
              "A whole epoch: accuracy at every step, validation at the end.",
-             models.mlp, digits, 32, 64, num_metrics=1, validates=True, longer_on_cuda=8, seconds=70),
+             models.mlp, digits, 32, 64, num_metrics=1, validates=True, longer_on_cuda=8,
+             seconds=70),
         Case("mlp-torch", "MLP of torch modules, batch 32",
              "The same MLP without Keras: what the loops themselves cost.",
              models.torch_mlp, digits, 32, 128, kind="torch", longer_on_cuda=4, seconds=50),

@@ -34,6 +34,8 @@ def rows_of(case: Case, measured: dict[str, Row], settings: dict[str, Any]) -> l
                 floor = statistics.median(measured["floor"]["wall_us"])
                 row["over_floor_us"] = row["us_per_step"]["median"] - floor
                 row |= utilization(row, measured["floor"]["told"])
+            if name == "floor":
+                row["loader_us"] = found["told"]["loader_us"]
         else:
             row |= found
         rows.append(row)

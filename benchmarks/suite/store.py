@@ -63,8 +63,6 @@ class Store:
 
     def _empty(self) -> Result:
         about = machine(self.settings["device"])
-        if "threads" in self.settings:
-            about["threads"] = self.settings["threads"]
         return {
             "suite": 1, "settings": self.settings, "machine": about, "rows": [], "left_out": [],
         }  # fmt: skip

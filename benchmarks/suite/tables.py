@@ -60,6 +60,8 @@ def note(row: Row) -> str:
     if not is_timed(row):
         return row.get("error") or row.get("left_out") or "no figures"
     parts = []
+    if "loader_us" in row:
+        parts.append(f"the DataLoader alone takes {row['loader_us']:,.0f} us per batch")
     if row["fair"]["ok"] is False:
         parts.append(f"not the same training: {row['fair']['why']}")
     agreed = row.get("agreement")

@@ -70,14 +70,29 @@ CONTESTANTS: dict[str, Contestant] = {
         "hand loop, Keras parts, torch.compile", "hand", "Keras", "hand_keras", "keras",
         {"compiled": {}}, kinds=("keras",), slow=True,
     ),
+    "hand-keras-reduce-overhead": Contestant(
+        "hand loop, Keras parts, reduce-overhead", "hand", "Keras", "hand_keras", "keras",
+        {"compiled": {"mode": "reduce-overhead"}}, kinds=("keras",), device="cuda",
+    ),
     "hand-torch": Contestant("hand loop, torch parts", "hand", "torch", "hand_torch"),
     "hand-torch-compile": Contestant(
         "hand loop, torch.compile, fused Adam", "hand", "torch", "hand_torch",
-        options={"compiled": {}, "fused": True},
+        options={"compiled": {}, "fused": True}, slow=True,
     ),
     "hand-torch-reduce-overhead": Contestant(
         "hand loop, torch.compile reduce-overhead", "hand", "torch", "hand_torch",
         options={"compiled": {"mode": "reduce-overhead"}, "fused": True}, device="cuda",
+    ),
+    "tuned": Contestant(
+        "hand-tuned, resident slices, fused Adam", "hand", "torch", "tuned",
+    ),
+    "tuned-compile": Contestant(
+        "hand-tuned, resident slices, torch.compile", "hand", "torch", "tuned",
+        options={"compiled": {}},
+    ),
+    "tuned-reduce-overhead": Contestant(
+        "hand-tuned, resident slices, reduce-overhead", "hand", "torch", "tuned",
+        options={"compiled": {"mode": "reduce-overhead"}}, device="cuda",
     ),
     "keras-fit": Contestant("Keras fit", "keras", "Keras", "keras_fit", "keras", kinds=KERAS),
     "keras-fit-jit": Contestant(
@@ -89,7 +104,7 @@ CONTESTANTS: dict[str, Contestant] = {
     ),
     "lightning-barebones": Contestant(
         "Lightning, barebones", "peer", "torch", "by_lightning", "lightning", {"barebones": True},
-        kinds=ALL,
+        kinds=ALL, slow=True,
     ),
     "ignite": Contestant("Ignite", "peer", "torch", "by_ignite", "pytorch-ignite", kinds=ALL),
     "accelerate": Contestant(
@@ -97,7 +112,7 @@ CONTESTANTS: dict[str, Contestant] = {
     ),
     "skorch": Contestant("skorch", "peer", "torch", "by_skorch", "skorch"),
     "poutyne": Contestant("Poutyne", "peer", "torch", "by_poutyne", "poutyne"),
-    "torchtnt": Contestant("TorchTNT", "peer", "torch", "by_torchtnt", "torchtnt"),
+    "torchtnt": Contestant("TorchTNT", "peer", "torch", "by_torchtnt", "torchtnt", slow=True),
     "composer": Contestant(
         "Composer", "peer", "torch", "", "mosaicml",
         missing="mosaicml 0.32.1 requires torch < 2.7.1: it cannot be installed beside torch 2.13",
@@ -108,6 +123,10 @@ CONTESTANTS: dict[str, Contestant] = {
     "fitkit-torch": Contestant(
         "fitkit eager, torch parts", "fitkit", "torch", "by_fitkit", options={"parts": "torch"}
     ),
+    "fitkit-loader": Contestant(
+        "fitkit eager, DataLoader", "fitkit", "Keras", "by_fitkit", "keras",
+        {"resident": False}, kinds=("keras",), slow=True,
+    ),
     "record-interpret": Contestant(
         "fitkit Record interpret", "record", "Keras", "by_fitkit", "keras",
         {"backend": "interpret"}, kinds=KERAS,
@@ -116,6 +135,10 @@ CONTESTANTS: dict[str, Contestant] = {
         "fitkit Record inductor", "record", "Keras", "by_fitkit", "keras",
         {"backend": "inductor"}, kinds=KERAS,
     ),
+    "record-loader": Contestant(
+        "fitkit Record inductor, DataLoader", "record", "Keras", "by_fitkit", "keras",
+        {"backend": "inductor", "resident": False}, kinds=("keras",),
+    ),
     "record-torch": Contestant(
         "fitkit Record inductor, torch parts", "record", "torch", "by_fitkit",
         options={"parts": "torch", "backend": "inductor"}, slow=True,
@@ -123,6 +146,10 @@ CONTESTANTS: dict[str, Contestant] = {
     "record-cudagraph": Contestant(
         "fitkit Record cudagraph", "record", "Keras", "by_fitkit", "keras",
         {"backend": "cudagraph"}, kinds=KERAS, device="cuda",
+    ),
+    "record-loader-cudagraph": Contestant(
+        "fitkit Record cudagraph, DataLoader", "record", "Keras", "by_fitkit", "keras",
+        {"backend": "cudagraph", "resident": False}, kinds=("keras",), device="cuda",
     ),
     "record-torch-cudagraph": Contestant(
         "fitkit Record cudagraph, torch parts", "record", "torch", "by_fitkit",

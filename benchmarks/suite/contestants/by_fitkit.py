@@ -33,13 +33,10 @@ class Nothing(Callback):
         """Do nothing."""
 
 
-def train(task: Task, *, parts: str = "Keras", backend: Any = None) -> None:
+def train(task: Task, *, parts: str = "Keras", backend: Any = None, resident: bool = True) -> None:
+    """Train with fitkit's own loader, or with the one that the other loops have."""
     case = task.case
-    arrays = (task.x,) if case.kind == "gan" else (task.x, task.y)
-    loader = TensorLoader(*arrays, batch_size=task.batch)
-    val_loader = None
-    if case.validates:
-        val_loader = TensorLoader(task.x_val, task.y_val, batch_size=task.batch)
+    loader, val_loader = own_loaders(task) if resident else (task.loader(), task.val_loader())
     benchmark = Benchmark(task.steps, warmup=task.warmup * task.steps, repeats=task.rounds)
     callbacks: list[Callback] = [Nothing() for _ in range(case.num_callbacks)]
     if backend is not None:
@@ -48,6 +45,15 @@ def train(task: Task, *, parts: str = "Keras", backend: Any = None) -> None:
     model, stack = gan_stack(task) if case.kind == "gan" else supervised_stack(task, parts, backend)
     loop = FitLoop(model, loader, val_loader, callbacks=[*stack, *callbacks], run_dir=task.scratch)
     loop.fit(epochs=task.epochs)
+
+
+def own_loaders(task: Task) -> tuple[TensorLoader, TensorLoader | None]:
+    """Loaders that keep the data on the device."""
+    arrays = (task.x,) if task.case.kind == "gan" else (task.x, task.y)
+    loader = TensorLoader(*arrays, batch_size=task.batch)
+    if not task.case.validates:
+        return loader, None
+    return loader, TensorLoader(task.x_val, task.y_val, batch_size=task.batch)
 
 
 def supervised_stack(task: Task, parts: str, backend: Any) -> tuple[Any, Any]:

@@ -12,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from benchmarks.suite.probes import flops_per_step, matmul_flops_per_s
+from benchmarks.suite.probes import flops_per_step, matmul_flops_per_s, seconds
 from benchmarks.suite.task import LEARNING_RATE, Task
 
 LOOKUPS = ("aten.embedding", "aten._embedding_bag")
@@ -42,11 +42,18 @@ class Kept(TorchDispatchMode):
 def train(task: Task) -> None:
     task.told["flops_per_step"] = flops_per_step(task)
     task.told["matmul_flops_per_s"] = matmul_flops_per_s(task.device)
+    task.told["loader_us"] = loader_us(task)
     run = bare_step(task)
     for _ in range(task.epochs):
         for _ in range(task.steps):
             run()
         task.tick()
+
+
+def loader_us(task: Task) -> float:
+    """What the loader that most contestants have takes per batch, when nobody trains."""
+    list(task.loader())
+    return 1e6 * seconds(lambda: list(task.loader()), task.device) / task.steps
 
 
 def bare_step(task: Task) -> Callable[[], None]:
