@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from fitkit.data import describe_loader
 from fitkit.errors import CheckpointMismatchError, ConfigError, brief
 from fitkit.interop import state_tensors
-from fitkit.loop.snapshot import keyed, loaders_of, trained_flags, versions
+from fitkit.loop.snapshot import keyed, loaders_of, only_reads, trained_flags, versions
 from fitkit.store import Saved
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def check_same(loop: "FitLoop", saved: Saved, allowed: Collection[str]) -> None:
         *(("versions", *row) for row in _differences(saved.meta["versions"], versions())),
         *(("data", *row) for row in _data(loop, saved.meta["data"])),
         *_trained(loop, saved.meta.get("trained", [])),
-        *_callbacks(loop, saved.state["callbacks"]),
+        *_callbacks(loop, saved.state["callbacks"], saved.meta.get("watching", [])),
     ]
     refused = [row for row in found if row[0] not in allowed]
     if refused:
@@ -85,12 +85,18 @@ def _trained(loop: "FitLoop", saved: list[bool | None]) -> list[tuple[str, str, 
     return [("trainable", f"{names[odd[0]]}{more}", old, new)]
 
 
-def _callbacks(loop: "FitLoop", saved: Mapping[str, Any]) -> list[tuple[str, str, Any, Any]]:
-    """Return the callbacks with state that are new or gone, and optimizers of another class."""
+def _callbacks(
+    loop: "FitLoop", saved: Mapping[str, Any], watching: Collection[str]
+) -> list[tuple[str, str, Any, Any]]:
+    """Return the callbacks with state that are new or gone, and optimizers of another class.
+
+    Those that only read may come and go.
+    """
     rows: list[tuple[str, str, Any, Any]] = []
     callbacks = keyed(loop.callbacks)
     now = {key: callback.state_dict() for key, callback in callbacks.items()}
-    for key in {**saved, **now}:
+    watching = {*watching, *(key for key, callback in callbacks.items() if only_reads(callback))}
+    for key in [key for key in {**saved, **now} if key not in watching]:
         old, new = saved.get(key), now.get(key)
         if (old is None and new) or (new is None and old):
             field = "optimizer" if "optimizer" in (old or new or {}) else "callbacks"

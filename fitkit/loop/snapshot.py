@@ -47,7 +47,8 @@ def snapshot(loop: "FitLoop") -> Content:
     if loop.runner.window_is_open:
         raise ValueError("a snapshot was asked for within an accumulation window")
     counters = {name: getattr(state, name) for name in COUNTERS}
-    callbacks = {key: callback.state_dict() for key, callback in keyed(loop.callbacks).items()}
+    attached = keyed(loop.callbacks)
+    callbacks = {key: callback.state_dict() for key, callback in attached.items()}
     loaders = loaders_of(loop)
     meta = {
         "versions": versions(),
@@ -56,7 +57,7 @@ def snapshot(loop: "FitLoop") -> Content:
         "logs": {name: value for name, value in state.logs.items() if _is_number(value)},
         "trained": trained_flags(loop),
         "data": {name: describe_loader(loader) for name, loader in loaders.items()},
-        "callbacks": list(callbacks),
+        "watching": [key for key, callback in attached.items() if only_reads(callback)],
     }
     content = {
         "callbacks": callbacks,
@@ -125,6 +126,11 @@ def keyed(callbacks: Iterable[Callback]) -> dict[str, Callback]:
             key, number = f"{name}#{number}", number + 1
         found[key] = callback
     return found
+
+
+def only_reads(callback: Callback) -> bool:
+    """Return whether a run trains the same without it: fitkit's own that show and write."""
+    return type(callback).__module__.startswith("fitkit.watch.")
 
 
 def loaders_of(loop: "FitLoop") -> dict[str, Any]:

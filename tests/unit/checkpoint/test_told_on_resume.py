@@ -5,12 +5,14 @@ import pytest
 import torch
 
 from fitkit import (
+    EMA,
     Callback,
     Checkpoint,
     CheckpointMismatchError,
     FitLoop,
     Freeze,
     Limits,
+    TensorBoard,
     TensorLoader,
     supervised,
 )
@@ -49,6 +51,18 @@ class Thaws(Callback):
     def on_epoch_begin(self, state):
         if state.epoch == 1:
             set_trained(state.model, True)
+
+
+def test_what_only_reads_may_come_and_go(tmp_path):
+    loop_of(tmp_path, torch_model(), TensorBoard()).fit(epochs=1)
+    loop_of(tmp_path, torch_model()).fit(epochs=2, resume="auto")
+    loop = loop_of(tmp_path, torch_model(), TensorBoard())
+    assert len(loop.fit(epochs=3, resume="auto")) == 3
+    loop_of(tmp_path, torch_model(), EMA()).fit(
+        epochs=4, resume="auto", allow_changed=["callbacks"]
+    )
+    with pytest.raises(CheckpointMismatchError, match="EMA: saved 'attached', now nothing"):
+        loop_of(tmp_path, torch_model()).fit(epochs=5, resume="auto")
 
 
 @pytest.mark.parametrize("make", [torch_model, keras_model])
