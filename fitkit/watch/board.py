@@ -60,16 +60,30 @@ class Board(Callback):
             return
         boards = [c for c in self._loop.callbacks if isinstance(c, Board)]
         leaders = [board for board in boards if board.axis is not None]
-        leader = self if self.axis is not None or self.log_dir else next(iter(leaders), self)
-        folder = leader.log_dir or state.run_dir
+        chosen = self if self.axis is not None or self.log_dir else next(iter(leaders), self)
+        folder = chosen.folder(state)
         in_use = [board.files for board in boards if board.files is not None]
         files = next((files for files in in_use if files.folder == folder), None)
         if files is None:
-            axis = leader.axis or Axis("step")
+            axes = [each.axis for each in leaders if each.axis and each.folder(state) == folder]
+            _check_one_kind(axes, folder)
+            axis = next(iter(axes), Axis("step"))
             axis.start()
             files = RunFiles(folder, axis, state)
         files.num_users += 1
         _FILES[self] = files
+
+    def folder(self, state: State) -> Path:
+        """Return where this callback writes if it is alone; an absolute path."""
+        return (self.log_dir or state.run_dir).resolve()
+
+    @property
+    def awaits_validation(self) -> bool:
+        """Whether there are loaders to validate on, and their results were not logged yet."""
+        if self._loop is None:
+            return False
+        names = self._loop.state.logs
+        return bool(self._loop.val_loaders) and not any(name.startswith("val_") for name in names)
 
     def on_close(self, state: State) -> None:
         """Close the files, also after an error."""
@@ -78,3 +92,13 @@ class Board(Callback):
             files.leave()
             if not files.num_users:
                 files.axis.stop()
+
+
+def _check_one_kind(axes: list[Axis], folder: Path) -> None:
+    kinds = list(dict.fromkeys(axis.kind for axis in axes))
+    if len(kinds) > 1:
+        raise ConfigError(
+            f'two TensorBoards write to one folder, over "{kinds[0]}" and "{kinds[1]}"\n'
+            f"The folder is {folder}.\n"
+            "Give one of them a log_dir of its own."
+        )

@@ -127,10 +127,13 @@ class Histograms(Board):
 
     def on_close(self, state: State) -> None:
         """Write what an error has left."""
-        if self.files is not None:
-            _write(self.files, self._pending)
-        self._is_due, self._before, self._gradients = False, [], {}
-        super().on_close(state)
+        try:
+            if self.files is not None:
+                _write(self.files, self._pending)
+        finally:
+            self._is_due, self._before, self._gradients = False, [], {}
+            self._pending.clear()
+            super().on_close(state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Forget what was seen of updates that the run has gone back behind."""

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, cast, final
 
+import numpy as np
 from torch import Tensor
 
 from fitkit.errors import ConfigError, brief
@@ -22,8 +23,9 @@ class HParams(Board):
     """Tell TensorBoard the settings of a run, so that runs can be compared by their results.
 
     The results are loss and metrics of training and validation, written after each epoch: the tab
-    shows the latest, while the run is going on and when it is over. Start TensorBoard one folder
-    above the runs to see them side by side.
+    shows the latest, while the run is going on and when it is over. Which they are is told once,
+    with the first validation. A run that ended well says so; one that did not may yet be resumed.
+    Start TensorBoard one folder above the runs to see them side by side.
 
     Args:
         hparams: Settings by name: numbers, text, true or false. Optimizer, learning rate and batch
@@ -63,14 +65,13 @@ class HParams(Board):
         self._given = _checked(hparams)
         self._settings: dict[str, float | str | bool] = {}
         self._has_results = False
-        self._ended = "STATUS_FAILURE"
 
     def on_fit_begin(self, state: State) -> None:
         """Write the settings."""
         super().on_fit_begin(state)
         if self.files is None or self._loop is None:
             return
-        self._has_results, self._ended = False, "STATUS_FAILURE"
+        self._has_results = False
         self._settings = settings_of(self._loop) | self._given
         content = _plugin("plugin_data_pb2")
         start = content.SessionStartInfo(start_time_secs=time.time())
@@ -85,29 +86,30 @@ class HParams(Board):
         """Write the results of the epoch; say which they are, once there are some."""
         if self.files is None or hasattr(state, "batch_index"):
             return
-        results = _results(state)
-        if not self._has_results:
-            self._has_results = True
-            self._write(self.files, "EXPERIMENT_TAG", experiment=self._experiment(results))
-        values = {f"results/{name}": value for name, value in results.items()}
+        if not self.awaits_validation:
+            self._write_columns(self.files, state)
+        values = {f"results/{name}": value for name, value in _results(state).items()}
         self.files.add(WHOLE_RUN, self.files.axis.of_epoch(state), time.time(), values)
         self.files.flush()
 
     def on_fit_end(self, state: State) -> None:
-        """Note that the run came to its end."""
-        self._ended = "STATUS_SUCCESS"
-
-    def on_close(self, state: State) -> None:
-        """Write how the run ended."""
+        """Note that the run came to its end; one that was cut short may yet be resumed."""
         if self.files is not None:
-            status = _plugin("api_pb2").Status.Value(self._ended)
+            self._write_columns(self.files, state)
+            status = _plugin("api_pb2").Status.Value("STATUS_SUCCESS")
             end = _plugin("plugin_data_pb2").SessionEndInfo(
                 status=status, end_time_secs=time.time()
             )
             self._write(self.files, "SESSION_END_INFO_TAG", session_end_info=end)
-        super().on_close(state)
+            self.files.flush()
 
-    def _experiment(self, results: Iterable[str]) -> Any:
+    def _write_columns(self, files: RunFiles, state: State) -> None:
+        if not self._has_results:  # TensorBoard takes the first ones it finds
+            self._has_results = True
+            experiment = self._experiment(files, _results(state))
+            self._write(files, "EXPERIMENT_TAG", experiment=experiment)
+
+    def _experiment(self, files: RunFiles, results: Iterable[str]) -> Any:
         """Return the columns of the table."""
         api = _plugin("api_pb2")
         kinds: dict[Any, str] = {str: "STRING", bool: "BOOL"}
@@ -116,7 +118,7 @@ class HParams(Board):
             for name, value in self._settings.items()
         ]
         metrics = [
-            api.MetricInfo(name=api.MetricName(tag=f"results/{name}"), display_name=name)
+            api.MetricInfo(name=api.MetricName(tag=files.tag(f"results/{name}")), display_name=name)
             for name in results
         ]
         return api.Experiment(
@@ -169,7 +171,10 @@ def _checked(hparams: Any) -> dict[str, float | str | bool]:
             f"HParams({brief(hparams)}) got a {type(hparams).__name__}, expected a dict\n"
             'Write HParams({"units": 64}).'
         )
-    given = dict(cast("Mapping[Any, Any]", hparams))
+    pairs = cast("Mapping[Any, Any]", hparams).items()
+    given: dict[Any, Any] = {
+        n: v.item() if isinstance(v, np.generic) else v for n, v in pairs
+    }  # sync: never
     for name, value in given.items():
         if not isinstance(name, str) or not isinstance(value, int | float | str):
             raise ConfigError(

@@ -1,7 +1,7 @@
 """Which curves share a chart in the tab "custom scalars"."""
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from importlib import import_module
 from typing import Any
 
@@ -10,12 +10,15 @@ from fitkit.watch.run_files import Charts
 __all__ = ["layout_value", "pairs_of"]
 
 
-def pairs_of(names: Iterable[str], val_prefixes: Collection[str]) -> Charts:
+def pairs_of(
+    names: Iterable[str], val_prefixes: Collection[str], tag: Callable[[str], str]
+) -> Charts:
     """Return a chart per metric for training and validation together, and one per kind of speed.
 
     Args:
         names: Keys of `state.logs`.
         val_prefixes: What the names of validation results begin with.
+        tag: What TensorBoard calls a curve.
     """
     of_val = {
         name.removeprefix(prefix)
@@ -27,7 +30,7 @@ def pairs_of(names: Iterable[str], val_prefixes: Collection[str]) -> Charts:
     for name in names:
         if name in of_val and "/" not in name:
             title = "Training and validation"
-            charts.setdefault(title, {})[name] = [f"^epoch/{re.escape(name)}$"]
+            charts.setdefault(title, {})[name] = [f"^{re.escape(tag(f'epoch/{name}'))}$"]
     update = {"loss, every update": [r"^step/.*loss$"], "learning rate": [r"^step/lr.*$"]}
     return charts | {"Every update": update}
 

@@ -4,6 +4,9 @@ A run directory holds `train`, `val` (`val_<name>` with several loaders) and, wi
 horizontal axis, `updates`: the curves. Its own event file holds what belongs to the whole run: the
 graph, texts, hyper-parameters, the layout of charts. A file per folder is written by all callbacks
 together, because TensorBoard reads the newest file of a folder and looks into older ones no more.
+
+What another run has left there is moved to a folder `earlier_1`, which TensorBoard shows as a run:
+it takes settings, graph and layout of the first file that has any.
 """
 
 import re
@@ -12,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from fitkit.loop.state import State
 from fitkit.watch.axis import Axis
@@ -19,6 +23,9 @@ from fitkit.watch.event_file import EventFile
 from fitkit.watch.step_buffer import Row
 
 __all__ = ["WHOLE_RUN", "Charts", "RunFiles", "SafeNames"]
+
+_OURS = re.compile(r"train|updates(_val.*)?|val(_.*)?|images")
+_OPEN: "WeakSet[RunFiles]" = WeakSet()
 
 WHOLE_RUN = "."
 """The folder of what belongs to the run itself."""
@@ -83,7 +90,14 @@ class RunFiles:
         self._folders = SafeNames(".-", longest=60)
         self._tags = SafeNames("./-", longest=200)
         self._failed = False
+        if not self._resumed:
+            self._try(self._move_aside)
         self.is_new = not any(folder.glob("events.out.tfevents.*")) if folder.is_dir() else True
+        _OPEN.add(self)
+
+    def tag(self, name: str) -> str:
+        """Return what TensorBoard calls the curve `name`."""
+        return self._tags[name]
 
     def open(self, run: str) -> None:
         """Make the file of a run now: a bad folder is known before there is anything to write."""
@@ -101,7 +115,7 @@ class RunFiles:
         tags: dict[tuple[str, ...], tuple[str, ...]] = {}
         for row in rows:
             if row.names not in tags:
-                tags[row.names] = tuple([self._tags[prefix + name] for name in row.names])
+                tags[row.names] = tuple([self.tag(prefix + name) for name in row.names])
 
         def write() -> None:
             add = self._file(run).add
@@ -112,7 +126,7 @@ class RunFiles:
 
     def add_value(self, run: str, x: int, wall_s: float, tag: str, **fields: Any) -> None:
         """Write anything else; see `EventFile.add_value`."""
-        safe = self._tags[tag]
+        safe = self.tag(tag)
         self._try(lambda: self._file(run).add_value(x, wall_s, tag=safe, **fields))
 
     def add_graph(self, wall_s: float, graph: bytes) -> None:
@@ -134,6 +148,7 @@ class RunFiles:
         """Give the files up; the last one who does closes them."""
         self.num_users -= 1
         if self.num_users <= 0:
+            _OPEN.discard(self)
             for file in self._files.values():
                 self._try(file.close)
 
@@ -144,6 +159,20 @@ class RunFiles:
             # TensorBoard takes the first such mark of a folder for its beginning, hiding nothing.
             file.hide_from(self._start_of(run) if self._resumed else 0)
         return self._files[run]
+
+    def _move_aside(self) -> None:
+        """Move the files of an earlier run out of the way; not those that are being written."""
+        folders = [path for path in self.folder.glob("*") if _OURS.fullmatch(path.name)]
+        found = [f for at in (self.folder, *folders) for f in at.glob("events.out.tfevents.*")]
+        if not found or any(other.folder == self.folder for other in _OPEN):
+            return
+        number = 1
+        while (aside := self.folder / f"earlier_{number}").exists():
+            number += 1
+        for file in found:
+            target = aside / file.relative_to(self.folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.rename(target)
 
     def _set_start(self, state: State, x: int) -> None:
         self._from_update = x

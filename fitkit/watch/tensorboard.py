@@ -157,18 +157,22 @@ class TensorBoard(Board):
         """Write what was logged since, or the logs of an epoch that a stop has cut short."""
         if self.files is not None and not hasattr(state, "batch_index"):  # not in mid-pass
             self._write(self.files, state)
-            if not self._has_layout:
-                self._has_layout = True
-                charts = pairs_of(state.logs, self._val_prefixes) | self.files.charts
-                self.files.add_value(WHOLE_RUN, 0, self._clock(), **layout_value(charts))
-                self.files.flush()
+            if not self.awaits_validation:
+                self._lay_out(self.files, state)
+
+    def on_fit_end(self, state: State) -> None:
+        """Lay out the charts, if no validation ever came."""
+        if self.files is not None:
+            self._lay_out(self.files, state)
 
     def on_close(self, state: State) -> None:
         """Write what is left, also after an error."""
         self._writer = None
-        if self.files is not None:
-            self._flush(self.files)
-        super().on_close(state)
+        try:
+            if self.files is not None:
+                self._flush(self.files)
+        finally:
+            super().on_close(state)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the seconds trained so far: the x-axis goes on there."""
@@ -179,6 +183,13 @@ class TensorBoard(Board):
         """Restore the seconds."""
         assert self.axis is not None  # noqa: S101  # made by the constructor
         (self.axis.stop if self.files is None else self.axis.start)(state["seconds"])
+
+    def _lay_out(self, files: RunFiles, state: State) -> None:
+        if not self._has_layout:  # TensorBoard takes the first one it finds
+            self._has_layout = True
+            charts = pairs_of(state.logs, self._val_prefixes, files.tag) | files.charts
+            files.add_value(WHOLE_RUN, 0, self._clock(), **layout_value(charts))
+            files.flush()
 
     def _flush(self, files: RunFiles) -> None:
         files.add_rows(files.axis.of_updates_run, self._buffer.take(), prefix="step/")

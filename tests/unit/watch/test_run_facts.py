@@ -1,21 +1,36 @@
 """Settings, graph and text: what TensorBoard is told of the run itself."""
 
+import os
+import re
+
 import keras
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.compat.proto.graph_pb2 import GraphDef
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from fitkit import ConfigError, Event, FitLoop, supervised
+from fitkit import Callback, Checkpoint, ConfigError, Event, FitLoop, Histograms, supervised
+from fitkit.loop.callback import TRAIN_ONLY
 from fitkit.watch.graph import Graph
 from fitkit.watch.hparams import HParams
 from fitkit.watch.op_graph import GraphRecorder
 from fitkit.watch.run_text import RunText
 from fitkit.watch.tensorboard import TensorBoard
-from tests.unit.watch.event_files import event_files, opened, scalars, texts
-from tests.unit.watch.helpers import data, make_loop
+from tests.unit.watch.event_files import event_files, opened, scalars, tensors, texts
+from tests.unit.watch.helpers import data, make_loop, validate_every
+
+
+def layout_in(folder):
+    """{category: {title of a chart: its tags}}"""
+    [(_, content)] = tensors(folder)["custom_scalars__config__"]
+    return {
+        group.title: {chart.title: list(chart.multiline.tag) for chart in group.chart}
+        for group in Layout.FromString(content.item()).category
+    }
 
 
 def settings_in(folder):
@@ -32,7 +47,8 @@ def settings_in(folder):
     }
     experiment = found.get(metadata.EXPERIMENT_TAG)
     columns = [m.name.tag for m in experiment.experiment.metric_infos] if experiment else None
-    return settings, columns, found[metadata.SESSION_END_INFO_TAG].session_end_info.status
+    end = found.get(metadata.SESSION_END_INFO_TAG)
+    return settings, columns, end.session_end_info.status if end else None
 
 
 def test_settings_and_results_are_those_of_the_run(tmp_path):
@@ -48,16 +64,113 @@ def test_settings_and_results_are_those_of_the_run(tmp_path):
         assert [v for _, v in found[f"results/{name}"]] == pytest.approx(history[name])
 
 
-def test_a_run_that_fails_says_so(tmp_path):
-    loop = make_loop(HParams(), run_dir=tmp_path)
+class Fail(Callback):
+    phases = TRAIN_ONLY
 
-    @loop.on(Event.BATCH_END, when=lambda state: state.num_updates == 3)
-    def fail(state):
-        raise ZeroDivisionError
+    def __init__(self, at):
+        self.at = at
 
+    def on_batch_end(self, state):
+        if state.num_updates == self.at:
+            raise ZeroDivisionError
+
+
+def test_a_run_that_failed_says_success_only_after_it_was_resumed_to_its_end(tmp_path):
     with pytest.raises(ZeroDivisionError):
+        make_loop(HParams(), Checkpoint(), Fail(8), val=data(8), run_dir=tmp_path).fit(2)
+    columns = ["results/val_loss", "results/loss"]
+    assert settings_in(tmp_path)[1:] == (columns, None)
+    resumed = make_loop(HParams(), Checkpoint(), Fail(None), val=data(8), run_dir=tmp_path)
+    resumed.fit(2, resume="auto")
+    assert settings_in(tmp_path)[1:] == (columns, 1)
+    assert not (tmp_path / "earlier_1").exists()
+
+
+def test_another_run_in_the_same_folder_shows_its_own_settings_and_graph(tmp_path):
+    def run(units):
+        model = torch.nn.Sequential(torch.nn.Linear(3, units), torch.nn.Linear(units, 1))
+        loop = FitLoop(model, data(20), data(8), run_dir=tmp_path)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        loop.attach(supervised(loss=torch.nn.MSELoss(), optimizer=optimizer))
+        loop.attach(TensorBoard(x="epoch"), HParams({"units": units}), Graph()).fit(1)
         loop.fit(1)
-    assert settings_in(tmp_path)[1:] == (None, 2)
+
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "events.out.tfevents.1").write_bytes(b"")
+    for units in (4, 32, 8):
+        run(units)
+        assert settings_in(tmp_path)[0]["units"] == units
+        [weight] = [n for n in graph_in(tmp_path).node if n.name == "Linear_0/weight"]
+        assert weight.attr["_output_shapes"].list.shape[0].dim[0].size == units
+        assert len(scalars(tmp_path / "train")["epoch/loss"]) == 2
+    assert settings_in(tmp_path / "earlier_1")[0]["units"] == 4
+    assert settings_in(tmp_path / "earlier_2")[0]["units"] == 32
+    assert {p.name for p in (tmp_path / "earlier_2").iterdir() if p.is_dir()} == {
+        *("train", "val", "updates")
+    }
+    assert (tmp_path / "other" / "events.out.tfevents.1").exists()
+
+
+@pytest.mark.parametrize("epochs", [1, 4])
+def test_columns_and_charts_wait_for_the_first_validation(tmp_path, epochs):
+    loop = make_loop(TensorBoard(), HParams(), val=data(8), run_dir=tmp_path)
+    validate_every(loop, "2 epochs")
+
+    @loop.on(Event.EPOCH_END)
+    def log(state):
+        state.logs["top 5 acc"] = 0.5
+
+    loop.fit(epochs)
+    _, columns, _ = settings_in(tmp_path)
+    found = ["results/val_loss"] if epochs > 1 else []
+    assert columns == [*found, "results/loss", "results/top_5_acc"]
+    assert set(columns) <= scalars(tmp_path).keys()
+    assert ("Training and validation" in layout_in(tmp_path)) == (epochs > 1)
+
+
+def test_a_chart_asks_for_the_name_that_was_written(tmp_path):
+    loop = make_loop(TensorBoard(), val=data(8), run_dir=tmp_path)
+
+    @loop.on(Event.EPOCH_END)
+    def log(state):
+        state.logs |= {"top 5 acc": 0.5, "val_top 5 acc": 0.4}
+
+    loop.fit(1)
+    [tag] = layout_in(tmp_path)["Training and validation"]["top 5 acc"]
+    assert re.fullmatch(tag[1:-1], "epoch/top_5_acc")
+    for run in ("train", "val"):
+        assert "epoch/top_5_acc" in scalars(tmp_path / run)
+
+
+def test_numbers_of_numpy_are_settings(tmp_path):
+    given = {"a": np.int64(3), "b": np.float32(0.5), "c": np.bool_(True), "d": np.str_("x")}
+    make_loop(HParams(given), run_dir=tmp_path).fit(1)
+    settings, _, _ = settings_in(tmp_path)
+    assert [settings[name] for name in "abcd"] == [3, 0.5, True, "x"]
+
+
+@pytest.mark.parametrize("owner", [TensorBoard, Histograms])
+def test_an_error_while_closing_leaves_no_file_open(tmp_path, monkeypatch, owner):
+    from fitkit.watch import histograms
+    from fitkit.watch.step_buffer import StepBuffer
+
+    def lost(*_):
+        raise RuntimeError("the device is gone")
+
+    boards = [TensorBoard(), Histograms(every=1), HParams()]
+    loop = make_loop(*boards, run_dir=tmp_path)
+    before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch:
+        if owner is TensorBoard:
+            patch.setattr(StepBuffer, "take", lost)
+        else:
+            patch.setattr(histograms, "_write", lost)
+        with pytest.raises(RuntimeError, match="the device is gone"):
+            loop.fit(1)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert [board.files for board in boards] == [None] * 3
+    loop.fit(1)
+    assert len(scalars(tmp_path / "train")["epoch/loss"]) == 1
 
 
 @pytest.mark.parametrize("hparams", [{"a": [1]}, {1: 2}, {"a": None}, "text", [("a", 1)]])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fitkit import Callback, ConfigError, Event, TensorBoard, Throughput
+from fitkit import Callback, ConfigError, Event, Histograms, TensorBoard, Throughput
 from fitkit.watch import event_file
 from tests.unit.watch.helpers import (
     FakeClock,
@@ -308,6 +308,24 @@ def test_two_boards_at_once_and_in_one_folder(tmp_path):
     loop.fit(1)
     assert [x for x, _ in read(tmp_path / "b" / "train")["step/loss"]] == [4, 8, 12, 16, 20]
     assert len(list((tmp_path / "a" / "train").iterdir())) == 2
+
+
+def test_two_axes_in_one_folder_are_refused(tmp_path):
+    loop = make_loop(TensorBoard(tmp_path), TensorBoard(tmp_path / "x" / "..", x="epoch"))
+    with pytest.raises(ConfigError, match='over "step" and "epoch"'):
+        loop.fit(1)
+    loop = make_loop(TensorBoard(tmp_path / "a", x="epoch"), TensorBoard(tmp_path / "b"))
+    loop.fit(1)
+
+
+@pytest.mark.parametrize("first", ["board", "histograms"])
+def test_one_folder_under_two_names_has_one_axis_and_one_file(tmp_path, monkeypatch, first):
+    monkeypatch.chdir(tmp_path)
+    boards = [TensorBoard("runs", x="epoch"), Histograms(log_dir=tmp_path / "runs")]
+    make_loop(*boards[:: 1 if first == "board" else -1]).fit(2)
+    assert [x for x, _ in read(tmp_path / "runs" / "train")["epoch/loss"]] == [0, 1]
+    for folder in ("train", "updates"):
+        assert len(list((tmp_path / "runs" / folder).iterdir())) == 1
 
 
 def test_only_the_main_process_writes(tmp_path):
