@@ -31,7 +31,8 @@ class Histograms(Board):
     They are made in the first update and every `every`-th after it. Under `Record` that step runs
     eagerly: a recorded one keeps no gradients. Gradients are those at GRADS_READY behind what is
     listed before this callback: behind a clipping callback they are clipped. What is not finite
-    is left out of histograms, and shows in the norms.
+    is left out of histograms, and shows in the norms. Of a sparse gradient the rows that it has are
+    looked at.
 
     Args:
         every: How many updates lie between two of them.
@@ -40,7 +41,7 @@ class Histograms(Board):
     Reads:  the trainable weights and their gradients.
     Writes: files, from the main process only: histograms `weights/<name>`, `gradients/<name>`;
         scalars `weight_norm/`, `gradient_norm/` and `update_ratio/<name>`, the norm of an update
-        over the norm of the weight. Ratios around 1e-3 are usual.
+        over the norm of the weight, if that is not zero. Ratios around 1e-3 are usual.
     Logs:   nothing.
     Syncs:  once per pass, or per ten of them.
     Raises: ConfigError if `every` is no positive int.
@@ -100,8 +101,11 @@ class Histograms(Board):
         """Look at the gradients, those of one turn after the other."""
         if self._is_due:
             for name, weight in self._weights.items():
-                if weight.grad is not None:
-                    self._gradients[name] = look_at(weight.grad)
+                if (gradient := weight.grad) is not None:
+                    is_dense = gradient.layout is torch.strided
+                    values = gradient if is_dense else gradient.coalesce().values()
+                    if values.numel():
+                        self._gradients[name] = look_at(values)
 
     def on_batch_end(self, state: State) -> None:
         """Look at the weights."""
@@ -111,7 +115,7 @@ class Histograms(Board):
         weights = {name: weight.detach() for name, weight in self._weights.items()}
         looks = {name: look_at(weight) for name, weight in weights.items()}
         ratios = {
-            name: norm_of(weight - before) / norm_of(before).clamp_min(1e-12)
+            name: norm_of(weight - before) / norm_of(before)
             for (name, weight), before in zip(weights.items(), self._before, strict=True)
         }
         x = self.files.axis.of_update(state)
@@ -170,7 +174,9 @@ def _write(files: RunFiles, pending: list[_Update]) -> None:
                 files.add_value(run, update.x, update.wall_s, tag, **value)
         ratios = numbers[table.size :].tolist()  # sync: none, it is on the host
         scalars |= {
-            f"update_ratio/{n}": ratio for n, ratio in zip(update.ratios, ratios, strict=True)
+            f"update_ratio/{name}": ratio
+            for name, ratio in zip(update.ratios, ratios, strict=True)
+            if math.isfinite(ratio)  # a weight that was zero has none
         }
         files.add(run, update.x, update.wall_s, scalars)
     pending.clear()

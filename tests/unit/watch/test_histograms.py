@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from fitkit import FitLoop, Record, State, TensorLoader, gan, supervised
+from fitkit.watch import spread
 from fitkit.watch.histograms import Histograms
-from fitkit.watch.spread import look_at
+from fitkit.watch.spread import look_at, norm_of
 from fitkit.watch.tensorboard import TensorBoard
 from tests.unit.watch.event_files import event_files, scalars, tensors
 from tests.unit.watch.helpers import make_loop
@@ -36,6 +37,51 @@ def test_values_that_are_all_the_same_have_a_bar_in_the_middle():
     _, low, high, *counts = look_at(torch.full((7,), 3.0)).tolist()
     assert low < 3 < high
     assert counts[15] == 7
+
+
+def test_many_values_are_counted_to_the_last():
+    values = torch.zeros(17_000_000, dtype=torch.bfloat16)  # 2**24 is where float32 stops counting
+    values[0] = 3.0
+    norm, low, high, *counts = look_at(values).tolist()
+    assert (norm, low, high) == (3.0, 0.0, 3.0)
+    assert (counts[0], counts[29]) == (17_000_000, 1)  # 16,999,999, as float32 has it
+
+
+def test_values_in_chunks_give_what_they_give_at_once(monkeypatch):
+    values = torch.randn(3, 700, generator=torch.Generator().manual_seed(1))
+    values[1, 5], values[2, 6] = torch.nan, torch.inf
+    whole = look_at(values)
+    monkeypatch.setattr(spread, "_CHUNK", 256)
+    chunks = look_at(values)
+    assert torch.equal(chunks[1:], whole[1:])
+    assert whole[3:].sum() == 2098
+    assert torch.isclose(norm_of(values.nan_to_num(0, 0)), values.nan_to_num(0, 0).norm())
+
+
+def test_a_weight_that_begins_as_zeros_has_no_ratio_at_first(tmp_path):
+    loop = make_loop(Histograms(every=1), run_dir=tmp_path)
+    torch.nn.init.zeros_(loop.model.bias)
+    loop.fit(1)
+    found = scalars(tmp_path / "train")
+    assert [x for x, _ in found["update_ratio/weight"]] == [1, 2, 3, 4, 5]
+    assert [x for x, _ in found["update_ratio/bias"]] == [2, 3, 4, 5]
+    assert max(v for _, v in found["update_ratio/bias"]) < 10
+
+
+def test_sparse_gradients_are_looked_at(tmp_path):
+    torch.manual_seed(0)
+    embedding = torch.nn.Embedding(10, 1, sparse=True)
+    model = torch.nn.Sequential(embedding, torch.nn.Flatten(), torch.nn.Linear(2, 1))
+    loader = TensorLoader(torch.tensor([[1, 1], [1, 4]]), torch.ones(2, 1), batch_size=2)
+    loop = FitLoop(model, loader, run_dir=tmp_path)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loop.attach(supervised(loss=torch.nn.MSELoss(), optimizer=optimizer), Histograms(every=1))
+    loop.fit(1)
+    gradient = embedding.weight.grad.to_dense()
+    [(_, norm)] = scalars(tmp_path / "train")["gradient_norm/0.weight"]
+    assert norm == pytest.approx(gradient.norm().item())
+    [(_, bars)] = tensors(tmp_path / "train")["gradients/0.weight"]
+    assert bars[:, 2].sum() == 2  # rows 1 and 4
 
 
 def hand_rows(every, updates):
