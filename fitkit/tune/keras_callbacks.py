@@ -170,9 +170,6 @@ class KerasCallbacks(Callback):
         """Restore them."""
         for key, callback in self._keyed().items():
             cast("dict[str, Any]", vars(callback)).update(state.get(key, {}))
-            if getattr(callback, "monitor_op", True) is None:
-                # It is found at the first epoch's end, which also turns the sign of this.
-                callback.min_delta = abs(callback.min_delta)
 
     def _keyed(self) -> dict[str, Any]:
         return {f"{n}:{type(each).__name__}": each for n, each in enumerate(self.callbacks)}
@@ -237,7 +234,11 @@ def _listens(callback: Any, name: str) -> bool:
 
 def _attributes(callback: Any) -> dict[str, Any]:
     own = cast("dict[str, Any]", vars(callback))
-    return {n: v for n, v in own.items() if n not in _GIVEN and _is_plain(v)}
+    found = {n: v for n, v in own.items() if n not in _GIVEN and _is_plain(v)}
+    if "monitor_op" in own:
+        # Keras finds it at the next epoch's end, and turns the sign of the other one then.
+        found |= {"monitor_op": None, "min_delta": abs(callback.min_delta)}
+    return found
 
 
 def _is_plain(value: Any) -> bool:
