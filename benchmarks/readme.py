@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.suite import tables, words
+from benchmarks.suite import bars, tables, words
 from docs.marked import fill
 
 RESULTS = Path(__file__).parent / "results"
@@ -79,6 +79,8 @@ def suite_paragraphs(name: str, result: Result) -> Iterator[str]:
     if lines := [f"- {line}" for line in words.headlines(result)]:
         yield "\n".join(lines)
     yield tables.markdown(tables.overview(result))
+    if lines := [f"- {line}" for line in bars.sentences(result)]:
+        yield "\n".join(lines)
     if lines := [f"- {line}" for line in words.doubts(result)]:
         yield "What does not hold, or was not measured:\n\n" + "\n".join(lines)
     yield words.measured(result)

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Iterator
 from html import escape
 
-from benchmarks.suite import charts, tables, words
+from benchmarks.suite import bars, charts, tables, words
 from benchmarks.suite.tables import Result, Table
 
 STYLE = """
@@ -34,6 +34,9 @@ share of what the device can do. <b>loss</b> is how far the loss is from that of
 the same loss function and optimizer after the same batches: all contestants must compute the same.
 <b>own Benchmark</b> is how much longer the clock of all contestants says a step takes than fitkit's
 callback does.</p>
+<p><b>Held or not</b> is worked out from the rows: how many times as long the other takes, round by
+round. A library is compared with fitkit eager on the same model, once with Keras's loss and
+optimizer and once with torch's, which is what the libraries have.</p>
 """
 
 
@@ -55,6 +58,8 @@ def section(name: str, result: Result) -> Iterator[str]:
     yield f'<p class="about">{escape(words.measured(result))}</p>'
     yield items("lead", words.headlines(result))
     yield picture(charts.overview_chart(result), "All cases")
+    if lines := bars.table(result):
+        yield "<h3>Held or not</h3>" + html(lines)
     yield items("doubt", words.doubts(result), "To be known")
     for rows in tables.by_case(result).values():
         yield f"<h3>{escape(rows[0]['title'])}</h3>"

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.suite import tables, words
+from benchmarks.suite import bars, tables, words
 from benchmarks.suite.tables import Result
 
 
@@ -31,7 +31,8 @@ def report(files: list[Path], out: Path | None = None) -> int:
             if picture := draw(result):
                 written.append(folder / f"{name}{kind}.png")
                 written[-1].write_bytes(picture)
-    print("\n".join(words.headlines(next(iter(results.values())))))
+    shown = next(iter(results.values()))
+    print("\n".join([*words.headlines(shown), *bars.sentences(shown)]))
     print("\n".join(f"wrote {path}" for path in written))
     return 0
 
@@ -56,6 +57,9 @@ def text(name: str, result: Result) -> Iterator[str]:
     yield words.measured(result)
     yield from bullets(words.headlines(result))
     yield from bullets(words.doubts(result))
+    if lines := bars.table(result):
+        yield "## Held or not"
+        yield tables.markdown(lines)
     for rows in tables.by_case(result).values():
         yield f"## {rows[0]['title']}"
         yield tables.markdown(tables.case_table(rows))

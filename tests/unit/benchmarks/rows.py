@@ -23,7 +23,12 @@ def row(name, label, family, us, spread=0.1, ratio=None, **more):
         "versions": {"torch": "2.13.0"},
         "device": "cpu",
         "threads": 1,
-        "us_per_step": {"median": us, "p5": us * (1 - spread), "p95": us * (1 + spread)},
+        "us_per_step": {
+            "median": us,
+            "p5": us * (1 - spread),
+            "p95": us * (1 + spread),
+            "all": [us],
+        },
         "cpu_us_per_step": {"median": us},
         "samples_per_s": {"median": 32e6 / us},
         "ratio": {"median": us / 5000 if ratio is None else ratio},
