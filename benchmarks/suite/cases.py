@@ -30,8 +30,7 @@ AXES = {
     "callbacks": (0, 5, 10, 20, 50),
     "metrics": (0, 1, 2, 5, 10),
 }
-QUICK_POINTS = {"batch": (8, 128, 2048), "layers": (2, 16), "callbacks": (0, 50),
-                "metrics": (0, 10)}  # fmt: skip
+QUICK_POINTS = {"batch": (8, 512), "layers": (16,), "callbacks": (50,), "metrics": (10,)}
 
 
 @dataclass(frozen=True)

@@ -55,8 +55,9 @@ class Worker:
             "device": settings.device,
             "threads": settings.threads,
             # the first epoch builds, traces and compiles
-            "before": 1 + len(settings.probes) + settings.warmup,
+            "before": 1 + settings.warmup,
             "rounds": settings.rounds,
+            "after": len(settings.probes),
             "scratch": str(scratch / name),
         }
         self.pipe, other = CONTEXT.Pipe()
@@ -80,6 +81,7 @@ class Worker:
             self.end()
         self.num_steps += message.get("steps", 0)
         if "loss" in message:
+            self.losses.setdefault(0, message["start_loss"])
             self.losses[self.num_steps] = message["loss"]
             self.states[self.num_steps] = message["state"]
         return message
@@ -115,6 +117,8 @@ def summary(worker: Worker) -> Row:
     row = dict(worker.row)
     if "error" in row:
         return {"error": row["error"]}
+    if not worker.wall:
+        return {"left_out": "there was no time for a round"}
     steps = row["steps"]
     row |= {"losses": worker.losses, "states": worker.states}
     row["wall_us"] = [1e6 * each / steps for each in worker.wall]

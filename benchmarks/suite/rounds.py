@@ -12,6 +12,7 @@ from benchmarks.suite.cases import Case
 from benchmarks.suite.process import Settings, Worker, finish, summary
 
 Row = dict[str, Any]
+GRACE_S = 10.0
 
 
 class OutOfTimeError(Exception):
@@ -40,16 +41,19 @@ def run_case(
         steps; the time to its first step; memory; what the probes found.
 
     Raises:
-        OutOfTimeError: At the deadline, if fewer than three rounds are complete.
+        OutOfTimeError: At the deadline, if no round was begun.
     """
     workers: list[Worker] = []
     with scratch_folder() as scratch:
         try:
             get_ready(workers, case, names, settings, scratch, deadline, show)
-            for name in settings.probes:
-                for worker in [w for w in workers if w.alive]:
-                    worker.row |= worker.order(name, settings.ready_s).get("probe", {})
             take_turns(workers, settings, deadline, show)
+            for name in settings.probes:  # afterwards: what a profiler attaches stays
+                for worker in [w for w in workers if w.alive]:
+                    seconds = patience(settings, deadline)
+                    worker.row |= worker.order(name, seconds).get("probe", {})
+            if not any(worker.wall for worker in workers) and time.monotonic() > deadline:
+                raise OutOfTimeError
             for worker in [w for w in workers if w.alive]:
                 finish(worker)
         finally:
@@ -100,16 +104,23 @@ def get_ready(
 def take_turns(
     workers: list[Worker], settings: Settings, deadline: float, show: Callable[[str], None]
 ) -> None:
-    """Let everybody train one epoch per round; the order turns around."""
-    for index in range(settings.warmup + settings.rounds):
-        if time.monotonic() > deadline:
-            if index - settings.warmup < 3:
-                raise OutOfTimeError
-            return
-        show(f"round {index + 1} of {settings.warmup + settings.rounds}")
+    """Let everybody train one epoch per round; the order turns around.
+
+    At the deadline the rounds so far are what there is.
+    """
+    num_rounds = settings.warmup + settings.rounds
+    for index in range(num_rounds):
+        show(f"round {index + 1} of {num_rounds}")
         alive = [worker for worker in workers if worker.alive]
         for worker in alive if index % 2 == 0 else reversed(alive):
-            message = worker.order("go", settings.ready_s)
+            if time.monotonic() > deadline:
+                return
+            message = worker.order("go", patience(settings, deadline))
             if index >= settings.warmup and worker.alive:
                 worker.wall.append(message["wall_s"])
                 worker.cpu.append(message["cpu_s"])
+
+
+def patience(settings: Settings, deadline: float) -> float:
+    """Seconds to wait for an answer: an epoch that was begun may end."""
+    return min(settings.ready_s, max(GRACE_S, deadline - time.monotonic()))

@@ -7,6 +7,9 @@ Row = dict[str, Any]
 Result = dict[str, Any]
 Table = list[list[str]]
 
+BASE = {"batch": 32, "layers": 2, "callbacks": 0, "metrics": 0}
+"""Where the curves meet: there they are the case mlp-32."""
+
 
 def by_case(result: Result) -> dict[str, list[Row]]:
     """The rows of each case, in the order in which they were measured; no curves."""
@@ -18,12 +21,18 @@ def by_case(result: Result) -> dict[str, list[Row]]:
 
 
 def curves(result: Result) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """Per axis and label the points (value, us per step)."""
+    """Per axis and label the points (value, us per step), with `mlp-32` where the curves meet."""
     axes: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for row in result["rows"]:
         if "axis" in row and is_timed(row):
             line = axes.setdefault(row["axis"], {}).setdefault(row["label"], [])
             line.append((row["value"], row["us_per_step"]["median"]))
+    for row in [row for row in result["rows"] if row["case"] == "mlp-32" and is_timed(row)]:
+        for axis, lines in axes.items():
+            line = lines.get(row["label"], [])
+            if line and BASE[axis] not in dict(line):
+                line.append((BASE[axis], row["us_per_step"]["median"]))
+                line.sort()
     return axes
 
 

@@ -1,5 +1,6 @@
 """What a contestant is given: a built model, the data, and a bell to ring after every epoch."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ class Task:
         epochs: How many to train.
         warmup: Epochs before those that are measured.
         rounds: Epochs that are measured.
+        after: Epochs after those, which probes watch.
+        model_s: What it took to make the model.
         tick: To be called at the end of every epoch, after its validation.
         told: What a contestant tells about itself beside its times.
         scratch: A folder for whatever it writes.
@@ -63,12 +66,14 @@ class Task:
         device: str = "cpu",
         warmup: int = 1,
         rounds: int = 1,
+        after: int = 0,
         tick: Callable[[], None] = lambda: None,
         scratch: Path = Path("."),
     ) -> None:
         self.case, self.device, self.tick, self.scratch = case, device, tick, scratch
         self.batch = case.batch
-        self.warmup, self.rounds, self.epochs = warmup, rounds, warmup + rounds
+        self.warmup, self.rounds, self.after = warmup, rounds, after
+        self.epochs = warmup + rounds + after
         self.told: dict[str, Any] = {}
         self.steps = case.steps if device == "cpu" else case.steps * case.longer_on_cuda
         num_train = case.batch * self.steps
@@ -76,9 +81,11 @@ class Task:
         x, y = case.data(num_train + num_val)
         self.x, self.y = x[:num_train], y[:num_train]
         self.x_val, self.y_val = x[num_train:], y[num_train:]
+        begin = time.perf_counter()
         keras.utils.set_random_seed(SEED)
         self.model: Any = case.model().to(device)
         self.module: nn.Module = TellsTraining(self.model) if case.kind == "keras" else self.model
+        self.model_s = time.perf_counter() - begin
 
     def loader(self) -> DataLoader[Any]:
         """The training data, batch by batch, in order."""

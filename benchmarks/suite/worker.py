@@ -62,15 +62,18 @@ class Gate:
     def __init__(self, pipe: Connection, name: str, case: str, options: dict[str, Any]) -> None:
         self.pipe, self.name, self.device = pipe, name, options["device"]
         self.before_mb = peak_rss_mb()
-        self.begin = time.perf_counter()
         self.task = Task(
             find(case),
             device=self.device,
             warmup=options["before"],
             rounds=options["rounds"],
+            after=options["after"],
             tick=self.tick,
             scratch=Path(options["scratch"]),
         )
+        self.start_loss = None if name == "floor" else final_loss(self.task)
+        self.begin = time.perf_counter() - self.task.model_s
+        self.device_mb: dict[str, float] = {}
         self.num_epochs = 0
         self.probe: Probe | None = None
         self._start()
@@ -83,15 +86,22 @@ class Gate:
         """End an epoch; return when the next one is to begin."""
         synchronize(self.device)
         wall_s, cpu_s = time.perf_counter() - self.wall, time.process_time() - self.cpu
+        found = {} if self.probe is None else {"probe": self.probe.end()}  # before the audit
+        self.probe = None
         self.num_epochs += 1
+        if self.device != "cpu":
+            self.device_mb = {
+                "device_mb": torch.cuda.max_memory_allocated() / 2**20,
+                "device_reserved_mb": torch.cuda.max_memory_reserved() / 2**20,
+            }
         message: dict[str, Any] = {"wall_s": wall_s, "cpu_s": cpu_s, "steps": self.task.steps}
+        message |= found
         message["since_begin_s"] = time.perf_counter() - self.begin
-        if self.name != "floor":
+        if self.start_loss is not None:
+            message |= {"start_loss": self.start_loss}
             message |= {"loss": final_loss(self.task), "state": state_norm(self.task.model)}
-        if self.num_epochs == 1 and self.device != "cpu":
-            torch.cuda.reset_peak_memory_stats()
-        if self.probe is not None:
-            message["probe"], self.probe = self.probe.end(), None
+        if self.device != "cpu":
+            torch.cuda.reset_peak_memory_stats()  # the audit does not count
         self.pipe.send(message)
         order = self.pipe.recv()
         if order == "stop":
@@ -108,10 +118,7 @@ class Gate:
 
     def _memory(self) -> dict[str, float]:
         memory = {"host_mb": peak_rss_mb(), "host_before_mb": self.before_mb}
-        if self.device != "cpu":
-            memory["device_mb"] = torch.cuda.max_memory_allocated() / 2**20
-            memory["device_reserved_mb"] = torch.cuda.max_memory_reserved() / 2**20
-        return memory
+        return memory | self.device_mb
 
 
 def peak_rss_mb() -> float:
@@ -124,12 +131,18 @@ def peak_rss_mb() -> float:
 @torch.no_grad()
 def final_loss(task: Task) -> float:
     """The loss on the first samples, by the same code for everybody."""
-    model, num = task.model, min(NUM_LOSS_SAMPLES, len(task.x))
-    x, y = task.x[:num].to(task.device), task.y[:num].to(task.device)
-    with evaluating(model):
-        if task.case.kind == "gan":
-            return gan_loss(model, x)
-        return float(task.torch_loss()(model(x), y))
+    size = min(NUM_LOSS_SAMPLES, task.batch)  # no more memory than a step has
+    num = min(NUM_LOSS_SAMPLES // size * size, len(task.x))
+    with evaluating(task.model):
+        losses = [batch_loss(task, at, at + size) for at in range(0, num, size)]
+    return sum(losses) / len(losses)
+
+
+def batch_loss(task: Task, first: int, last: int) -> float:
+    x, y = task.x[first:last].to(task.device), task.y[first:last].to(task.device)
+    if task.case.kind == "gan":
+        return gan_loss(task.model, x)
+    return float(task.torch_loss()(task.model(x), y))
 
 
 def gan_loss(model: Any, real: Tensor) -> float:

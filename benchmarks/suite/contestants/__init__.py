@@ -85,6 +85,7 @@ CONTESTANTS: dict[str, Contestant] = {
     ),
     "tuned": Contestant(
         "hand-tuned, resident slices, fused Adam", "hand", "torch", "tuned",
+        slow=True,
     ),
     "tuned-compile": Contestant(
         "hand-tuned, resident slices, torch.compile", "hand", "torch", "tuned",
