@@ -15,6 +15,9 @@ Kind = Literal["step", "epoch", "samples", "seconds"]
 class Axis:
     """Where a point stands: completed updates, 0-based epochs, training samples, or seconds.
 
+    A place is a whole number, so seconds are counted in thousandths: a run that goes on would
+    otherwise have points of before and after in the same second.
+
     Args:
         kind: Which of them.
         clock: Seconds since 1970.
@@ -32,6 +35,7 @@ class Axis:
         self._seconds = 0.0  # of earlier calls of `fit`
         self._began_s: float | None = None  # while one is running
         self._epoch = 0
+        self.is_within_epoch = False  # in its training pass
 
     @property
     def seconds(self) -> float:
@@ -50,9 +54,19 @@ class Axis:
     def begin_epoch(self, state: State) -> None:
         """Note the epoch: at FIT_END the counter has gone on."""
         self._epoch = state.epoch
+        self.is_within_epoch = True
+
+    def of_pass(self, state: State, run: str) -> tuple[str, int]:
+        """Return folder and place of the results of a pass.
+
+        A validation within an epoch stands over updates, also where the axis counts epochs.
+        """
+        if self.kind == "epoch" and self.is_within_epoch:
+            return f"{self.of_updates_run}_{run}", self.of_update(state)
+        return run, self.of_epoch(state)
 
     def of_epoch(self, state: State) -> int:
-        """Return where the results of a pass stand."""
+        """Return where the results of an epoch stand."""
         return self._epoch if self.kind == "epoch" else self.of_update(state)
 
     def of_update(self, state: State) -> int:
@@ -63,7 +77,7 @@ class Axis:
             case "samples":
                 return state.num_samples
             case "seconds":
-                return int(self.seconds)
+                return int(self.seconds * 1000)
 
     @property
     def of_updates_run(self) -> str:

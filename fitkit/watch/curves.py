@@ -175,7 +175,7 @@ class Curves(Board):
         confusion: NDArray[np.int64] | None,
         scores: NDArray[np.float64],
     ) -> None:
-        where = (state.prefix.rstrip("_"), files.axis.of_epoch(state), time.time())
+        where = (*files.axis.of_pass(state, state.prefix.rstrip("_")), time.time())
         if confusion is not None:
             picture = image_value(*confusion_picture(confusion, names))
             files.add_value(*where, "answers/confusion", **picture)

@@ -37,7 +37,8 @@ class Images(Board):
 
     Below an image stands what the model said, green where it is right; where it is wrong, red,
     with what would have been right. Most wrong is the answer that puts the right class farthest
-    behind another one; for numbers, the largest difference.
+    behind another one; for numbers, the largest difference. Series of shape (time, features) look
+    the same as gray images and are drawn as such: leave Images out there.
 
     Args:
         num: How many images a picture holds.
@@ -125,7 +126,7 @@ class Images(Board):
         kept = self._open[-1]
         if self.files is None or kept is None:
             return
-        where = (state.prefix.rstrip("_"), self.files.axis.of_epoch(state), time.time())
+        where = (*self.files.axis.of_pass(state, state.prefix.rstrip("_")), time.time())
         reading = 0 if kept.shares.item() else 1  # sync: once per validation
         found = {"answers/samples": kept.first, "answers/most wrong": kept.worst[reading]}
         for name, shown in found.items():

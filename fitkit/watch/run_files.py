@@ -12,7 +12,6 @@ it takes settings, graph and layout of the first file that has any.
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -85,7 +84,8 @@ class RunFiles:
         self.charts: Charts = {}
         self.num_users = 0
         self._resumed = state.num_updates > 0
-        self._set_start(state, axis.of_update(state) + 1)
+        self._from_update = axis.of_update(state) + 1
+        self._from_epoch = state.epoch if axis.kind == "epoch" else self._from_update
         self._files: dict[str, EventFile] = {}
         self._folders = SafeNames(".-", longest=60)
         self._tags = SafeNames("./-", longest=200)
@@ -138,12 +138,6 @@ class RunFiles:
         for file in self._files.values():
             self._try(file.flush)
 
-    def hide_from(self, state: State) -> None:
-        """Hide what was written of the current update and later ones: the run has gone back."""
-        self._set_start(state, self.axis.of_update(state))
-        for run, file in self._files.items():
-            self._try(partial(file.hide_from, self._start_of(run)))
-
     def leave(self) -> None:
         """Give the files up; the last one who does closes them."""
         self.num_users -= 1
@@ -157,7 +151,8 @@ class RunFiles:
             folder = self.folder if run == WHOLE_RUN else self.folder / self._folders[run]
             file = self._files[run] = EventFile(folder)
             # TensorBoard takes the first such mark of a folder for its beginning, hiding nothing.
-            file.hide_from(self._start_of(run) if self._resumed else 0)
+            start = self._from_update if run.startswith("updates") else self._from_epoch
+            file.hide_from(start if self._resumed else 0)
         return self._files[run]
 
     def _move_aside(self) -> None:
@@ -173,13 +168,6 @@ class RunFiles:
             target = aside / file.relative_to(self.folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             file.rename(target)
-
-    def _set_start(self, state: State, x: int) -> None:
-        self._from_update = x
-        self._from_epoch = state.epoch if self.axis.kind == "epoch" else self._from_update
-
-    def _start_of(self, run: str) -> int:
-        return self._from_update if run == self.axis.of_updates_run else self._from_epoch
 
     def _try(self, action: Callable[[], object]) -> None:
         if self._failed:

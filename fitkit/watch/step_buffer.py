@@ -6,7 +6,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Row", "StepBuffer"]
+__all__ = ["Place", "Row", "StepBuffer"]
+
+
+_Values = Mapping[str, Tensor | float]
+
+
+class Place(NamedTuple):
+    """Where a row stands, when it was measured, and learning rates at that time."""
+
+    x: int
+    wall_s: float
+    rates: _Values
 
 
 class Row(NamedTuple):
@@ -19,11 +30,49 @@ class Row(NamedTuple):
 
 
 class StepBuffer:
-    """Rows of device scalars in float32, which is what TensorBoard stores."""
+    """Rows of device scalars in float32, which is what TensorBoard stores.
+
+    A batch is held until everybody has logged, then copied; the batches of one update become their
+    mean, weighted by samples.
+    """
 
     def __init__(self) -> None:
         self._rows: list[tuple[int, float, tuple[str, ...], tuple[float, ...]]] = []
         self._tensors: list[Tensor] = []
+        self._held: tuple[_Values, int, Place | None] | None = None
+        self._parts: dict[str, tuple[Any, int]] = {}  # by name: sum and number of samples
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there are batches of an update that was not completed."""
+        return bool(self._parts)
+
+    def hold(self, values: _Values, num_samples: int, place: Place | None) -> None:
+        """Keep what a batch logs, without a copy.
+
+        Args:
+            values: See `add`; more may still be put there.
+            num_samples: Of the batch.
+            place: Of the update it completes; None if it completes none.
+        """
+        self._held = values, num_samples, place
+
+    def settle(self, device: torch.device) -> None:
+        """Copy what is held; before the memory it lies in is used again. Syncs: never."""
+        if self._held is None:
+            return
+        (values, num_samples, place), self._held = self._held, None
+        if place is None or self._parts:
+            for name, value in values.items():
+                total, num = self._parts.get(name, (0.0, 0))
+                value = value.to(device, torch.float32) if isinstance(value, Tensor) else value
+                self._parts[name] = total + value * num_samples, num + num_samples
+            if place is None:
+                return
+            values = {name: total / num for name, (total, num) in self._parts.items()}
+            self._parts = {}
+        if values:
+            self.add(place.x, place.wall_s, {**values, **place.rates}, device)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -33,7 +82,7 @@ class StepBuffer:
         self,
         x: int,
         wall_s: float,
-        values: Mapping[str, Tensor | float],
+        values: _Values,
         device: torch.device,
     ) -> None:
         """Copy the scalars of one step on the device. Syncs: never.
@@ -57,12 +106,6 @@ class StepBuffer:
         elif scalars:
             self._tensors.append(torch.stack(list(scalars.values())))
         self._rows.append((x, wall_s, (*scalars, *numbers), tuple(numbers.values())))
-
-    def drop_from(self, x: int) -> None:
-        """Forget the rows at `x` and later: the run has gone back behind them."""
-        kept = [row for row in self.take() if row.x < x]
-        for row in kept:
-            self._rows.append((row.x, row.wall_s, row.names, row.values))
 
     def take(self) -> list[Row]:
         """Return all rows and forget them. Syncs: once, if there are any of the device."""

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from torch import Tensor
+
 from fitkit.errors import brief
 from fitkit.loop.callback import Stack
 from fitkit.loop.events import Phase
@@ -15,7 +17,7 @@ from fitkit.watch.board import Board
 from fitkit.watch.layout import layout_value, pairs_of
 from fitkit.watch.rates import Rate, rates_of
 from fitkit.watch.run_files import WHOLE_RUN, RunFiles
-from fitkit.watch.step_buffer import StepBuffer
+from fitkit.watch.step_buffer import Place, StepBuffer
 
 if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop
@@ -35,12 +37,13 @@ class TensorBoard(Board):
     Args:
         log_dir: Where the folders are made; default is the loop's run_dir.
         x: The horizontal axis: completed updates, 0-based epochs, training samples, or seconds of
-            training. With "epoch", what is written per update goes to the folder `updates`, over
-            updates.
+            training, counted in thousandths. With "epoch", what is written per update goes to the
+            folder `updates`, over updates, and validations within an epoch to `updates_val`.
         flush_every: How many updates are collected on the device before they are written.
         clock: Seconds since 1970, for tests.
 
-    Reads:  state.step_values, shape () each: the loss and all that is logged with `state.log`;
+    Reads:  state.step_values, shape () each: the loss and all that is logged with `state.log`, also
+        at BATCH_END behind this callback; of an update of several batches their mean over samples;
         state.logs; the learning rate of each optimizer.
     Writes: files, from the main process only.
     Logs:   nothing.
@@ -85,7 +88,6 @@ class TensorBoard(Board):
         self._rates: dict[str, Rate] = {}
         self._val_prefixes: set[str] = set()
         self._written: set[str] = set()
-        self._num_updates = 0
         self._has_layout = False
         self._writer: RunFiles | None = None
 
@@ -113,7 +115,7 @@ class TensorBoard(Board):
             self._writer = self.files
             self.files.open("train")
             self._rates = rates_of(self._loop)
-            self._num_updates = state.num_updates
+            self._buffer = StepBuffer()
             self._has_layout = False
 
     def on_epoch_begin(self, state: State) -> None:
@@ -122,28 +124,32 @@ class TensorBoard(Board):
         if self.files is not None:
             self.files.axis.begin_epoch(state)
 
+    def on_pass_begin(self, state: State) -> None:
+        """Collect what the batch before has logged, as in `on_batch_begin`."""
+        self._collect(state)
+
+    def on_batch_begin(self, state: State) -> None:
+        """Collect what the batch before has logged: by now everybody has."""
+        self._collect(state)
+
     def on_batch_end(self, state: State) -> None:
-        """Collect the scalars of a completed update."""
+        """Keep the scalars of the batch, and where they stand if it completes an update."""
         files = self._writer  # asking for `self.files` in every step would take longer
-        if files is None or state.phase is not Phase.TRAIN or not state.closes_update:
-            return
-        x = files.axis.of_update(state)
-        if state.num_updates <= self._num_updates:  # somebody has gone back to a checkpoint
-            files.hide_from(state)
-            self._buffer.drop_from(x)
-        self._num_updates = state.num_updates
-        if state.step_values:
-            rates = {name: rate() for name, rate in self._rates.items()}
-            self._buffer.add(x, self._clock(), state.step_values | rates, state.device)
-        if len(self._buffer) >= self._flush_every:
-            self._flush(files)
+        if files is not None and state.phase is Phase.TRAIN:
+            place = self._place(files, state) if state.closes_update else None
+            self._buffer.hold(state.step_values, state.batch_size, place)
 
     def on_pass_end(self, state: State) -> None:
         """Write the steps of a training pass, or the results of a validation."""
         if self.files is None:
             return
         if state.phase is Phase.TRAIN:
+            self._collect(state)
+            if self._buffer.is_open:  # the end of the loader has completed the update
+                self._buffer.hold({}, 0, self._place(self.files, state))
+                self._collect(state)
             self._flush(self.files)
+            self.files.axis.is_within_epoch = False
         elif state.prefix.startswith("val_"):
             self._val_prefixes.add(state.prefix)
             self._write(self.files, state, only=state.prefix)
@@ -170,6 +176,7 @@ class TensorBoard(Board):
         self._writer = None
         try:
             if self.files is not None:
+                self._buffer.settle(state.device)
                 self._flush(self.files)
         finally:
             super().on_close(state)
@@ -183,6 +190,20 @@ class TensorBoard(Board):
         """Restore the seconds."""
         assert self.axis is not None  # noqa: S101  # made by the constructor
         (self.axis.stop if self.files is None else self.axis.start)(state["seconds"])
+
+    def _place(self, files: RunFiles, state: State) -> Place:
+        rates: dict[str, Tensor | float] = {}
+        for name, rate in self._rates.items():
+            now = rate()
+            # A copy: a schedule may come first when the next batch begins.
+            rates[name] = now.clone() if isinstance(now, Tensor) else now
+        return Place(files.axis.of_update(state), self._clock(), rates)
+
+    def _collect(self, state: State) -> None:
+        if self._writer is not None:
+            self._buffer.settle(state.device)
+            if len(self._buffer) >= self._flush_every:
+                self._flush(self._writer)
 
     def _lay_out(self, files: RunFiles, state: State) -> None:
         if not self._has_layout:  # TensorBoard takes the first one it finds
@@ -206,7 +227,8 @@ class TensorBoard(Board):
                 runs.setdefault(prefix.rstrip("_") or "train", {})[tag] = _number(name, value)
                 self._written.add(name)
         for run, values in runs.items():
-            files.add(run, files.axis.of_epoch(state), self._clock(), values)
+            run, x = files.axis.of_pass(state, run)
+            files.add(run, x, self._clock(), values)
         files.flush()
 
 

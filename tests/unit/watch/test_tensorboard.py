@@ -10,7 +10,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fitkit import Callback, ConfigError, Event, Histograms, TensorBoard, Throughput
+from fitkit import Accumulate, Callback, ConfigError, Event, Histograms, TensorBoard, Throughput
 from fitkit.watch import event_file
 from tests.unit.watch.helpers import (
     FakeClock,
@@ -56,7 +56,7 @@ def test_names_steps_and_values_are_those_of_the_run(tmp_path):
     [
         ("step", [1, 2, 3, 4, 5, 6], [3, 6]),
         ("samples", [4, 8, 10, 14, 18, 20], [10, 20]),
-        ("seconds", [2, 4, 6, 8, 10, 12], [6, 12]),
+        ("seconds", [2000, 4000, 6000, 8000, 10000, 12000], [6000, 12000]),
         ("epoch", [1, 2, 3, 4, 5, 6], [0, 1]),
     ],
 )
@@ -80,7 +80,7 @@ def test_seconds_go_on_in_the_next_fit_and_after_a_resume(tmp_path):
     loop.fit(1)
     clock.now += 100
     loop.fit(1)
-    assert [x for x, _ in read(tmp_path / "train")["epoch/loss"]] == [10, 20]
+    assert [x for x, _ in read(tmp_path / "train")["epoch/loss"]] == [10_000, 20_000]
     resumed = TensorBoard(x="seconds", clock=clock)
     resumed.load_state_dict(board.state_dict())
     assert resumed.state_dict() == {"seconds": 20.0}
@@ -159,6 +159,90 @@ def test_only_completed_updates_have_a_point(tmp_path):
     assert [x for x, _ in read(tmp_path / "train")["step/loss"]] == [1, 2, 3]
 
 
+class Late(Callback):
+    """Log at BATCH_END, and move the learning rate before the next batch."""
+
+    def __init__(self):
+        self.rate = torch.tensor(0.5)
+
+    def on_batch_begin(self, state):
+        self.rate += 1
+
+    def on_batch_end(self, state):
+        state.step_values["late"] = torch.tensor(float(state.num_updates))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_is_logged_at_batch_end_is_written_in_any_order(tmp_path, order):
+    late, board = Late(), TensorBoard(flush_every=2)
+    loop = make_loop(*(board, late)[::order], val=data(8), run_dir=tmp_path)
+    validate_every(loop, 2)  # a pass between two training batches
+
+    @loop.on(Event.PASS_BEGIN)
+    def rates(state):
+        board._rates = {"lr": lambda: late.rate}
+
+    loop.fit(1)
+    train = read(tmp_path / "train")
+    assert train["step/late"] == [(x, float(x)) for x in range(1, 6)]
+    assert len(train["step/loss"]) == 5
+    before_val = [1.5, 2.5]  # each batch of the validation moves it, too
+    assert [v for _, v in train["step/lr"]][:2] == before_val
+
+
+def test_the_batches_of_an_update_are_a_point_at_their_mean(tmp_path):
+    losses = Losses()
+    loop = make_loop(losses, TensorBoard(), Accumulate(3), num_samples=26, run_dir=tmp_path)
+    kept = []
+    loop.on(Event.BATCH_END)(lambda state: kept.append(state.batch_size))
+
+    @loop.on(Event.UPDATE_METRICS, when=lambda state: state.closes_update)
+    def once(state):
+        state.log("once", torch.tensor(7.0))
+
+    loop.fit(1)
+    assert kept == [4, 4, 4, 4, 4, 4, 2]
+    values = losses.values
+    wanted = [sum(values[:3]) / 3, sum(values[3:6]) / 3, values[6]]
+    train = read(tmp_path / "train")
+    assert [x for x, _ in train["step/loss"]] == [1, 2, 3]
+    assert [v for _, v in train["step/loss"]] == pytest.approx(wanted)
+    assert train["step/once"] == [(1, 7.0), (2, 7.0), (3, 7.0)]
+    assert wanted[0] != pytest.approx(values[2])
+
+
+def test_batches_of_different_size_count_by_their_samples(tmp_path):
+    losses = Losses()
+    loop = make_loop(losses, TensorBoard(), Accumulate(7), num_samples=26, run_dir=tmp_path)
+    loop.fit(1)
+    weighted = sum(v * n for v, n in zip(losses.values, [4] * 6 + [2], strict=True)) / 26
+    [(_, found)] = read(tmp_path / "train")["step/loss"]
+    assert found == pytest.approx(weighted)
+
+
+def test_an_update_that_the_end_of_the_loader_completes_has_a_point(tmp_path):
+    class Stream:
+        def __iter__(self):
+            return iter(data(28))
+
+    losses = Losses()
+    loop = make_loop(losses, TensorBoard(), Accumulate(3), run_dir=tmp_path)
+    loop.train_loader = Stream()
+    loop.fit(1)
+    found = read(tmp_path / "train")["step/loss"]
+    assert [x for x, _ in found] == [1, 2, 3]
+    assert found[2][1] == pytest.approx(losses.values[6])
+
+
+def test_a_validation_within_an_epoch_is_not_drawn_over_epochs(tmp_path):
+    loop = make_loop(TensorBoard(x="epoch"), val=data(8), run_dir=tmp_path)
+    validate_every(loop, 2)
+    loop.fit(2)
+    assert [x for x, _ in read(tmp_path / "updates_val")["epoch/loss"]] == [2, 4, 6, 8, 10]
+    assert not (tmp_path / "val").exists()
+    assert [x for x, _ in read(tmp_path / "train")["epoch/loss"]] == [0, 1]
+
+
 def test_a_validation_in_mid_epoch_is_a_point_of_its_own(tmp_path):
     loop = make_loop(TensorBoard(), val=data(8), run_dir=tmp_path)
     validate_every(loop, 2)
@@ -215,7 +299,7 @@ def test_flushed_values_are_on_disk_while_training_runs(tmp_path):
         seen.append(len(read(tmp_path / "train").get("step/loss", [])))
 
     loop.fit(1)
-    assert seen == [0, 2, 2, 4, 4]
+    assert seen == [0, 0, 2, 2, 4]
 
 
 def test_the_steps_of_a_pass_are_on_disk_when_it_ends(tmp_path):
