@@ -30,7 +30,7 @@ AXES = {
     "callbacks": (0, 5, 10, 20, 50),
     "metrics": (0, 1, 2, 5, 10),
 }
-QUICK_POINTS = {"batch": (8, 512), "layers": (16,), "callbacks": (50,), "metrics": (10,)}
+QUICK_POINTS = {"batch": (8,), "layers": (16,), "callbacks": (50,), "metrics": (10,)}
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ CASES: dict[str, Case] = {
     case.name: case
     for case in [
         Case("mlp-32", "Guide's MLP, batch 32", "What a loop costs where a step is short.",
-             models.mlp, digits, 32, 64, longer_on_cuda=8, seconds=100),
+             models.mlp, digits, 32, 128, longer_on_cuda=4, seconds=100),
         Case("mlp-1024", "Guide's MLP, batch 1024", "The same with more arithmetic per step.",
              models.mlp, digits, 1024, 8, longer_on_cuda=8, seconds=55),
         Case("mlp-metrics", "Guide's MLP, accuracy, validation",

@@ -54,7 +54,9 @@ def overview_chart(result: Result) -> bytes | None:
         axes[0][0].set_yticks(range(len(names)), list(names.values()))
         axes[0][0].invert_yaxis()
         figure.supxlabel(
-            "time of a step, as a part of the hand-written loop's: less is faster", fontsize=9
+            f"time of a step, as a part of that of: {baselines(result)}; less is faster; "
+            "hatched: not the same training",
+            fontsize=9,
         )
         legend(figure, {row["family"] for rows in cases.values() for row in rows})
         return png(figure)
@@ -74,13 +76,31 @@ def panel(axis: Axes, rows: list[Row], names: list[str]) -> None:
             axis.text(0.02, place, text, va="center", color="#999999", fontsize=8)
             continue
         ratio = row["ratio"]["median"]
-        axis.barh(place, min(ratio, CLIP), color=COLORS[row["family"]], height=0.75)
-        axis.text(min(ratio, CLIP) + 0.03, place, f"{ratio:.2f}", va="center", fontsize=8)
+        axis.barh(
+            place, min(ratio, CLIP), color=COLORS[row["family"]], height=0.75, hatch=hatch(row)
+        )
+        if ratio > CLIP:  # two white strokes: the bar goes on
+            axis.plot([CLIP - 0.12, CLIP - 0.06], [place] * 2, "w", marker=(2, 0, -20), mew=1.5,
+                      linestyle="", markersize=11)  # fmt: skip
+        axis.text(min(ratio, CLIP) + 0.03, place, f"{ratio:.3g}", va="center", fontsize=8)
     axis.axvline(1, color="#333333", linewidth=0.8, linestyle=":")
     axis.set_xlim(0, CLIP + 0.35)
     axis.set_xticks([0, 1, 2])
     axis.tick_params(axis="y", length=0)
     axis.set_title(wrapped(rows[0]["title"]))
+
+
+def hatch(row: Row) -> str | None:
+    """Strokes over the bar of a row that has not trained the same."""
+    return "////" if row["fair"]["ok"] is False else None
+
+
+def baselines(result: Result) -> str:
+    """What the ratios compare with, by name."""
+    found = {
+        row["baseline"] for rows in by_case(result).values() for row in rows if "baseline" in row
+    }
+    return ", ".join(label for name, label in labels(result).items() if name in found)
 
 
 def wrapped(title: str) -> str:
@@ -98,7 +118,8 @@ def case_chart(rows: list[Row]) -> bytes | None:
         furthest = max(row["us_per_step"]["median"] for row in timed)
         for place, row in enumerate(timed):
             us = row["us_per_step"]
-            axis.barh(place, us["median"], color=COLORS[row["family"]], height=0.72)
+            color = COLORS[row["family"]]
+            axis.barh(place, us["median"], color=color, height=0.72, hatch=hatch(row))
             spread = ([us["median"] - us["p5"]], [us["p95"] - us["median"]])
             axis.errorbar(us["median"], place, xerr=spread, color="#222222", linewidth=0.9)
             text = f" {us['median']:,.0f}"

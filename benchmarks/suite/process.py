@@ -47,6 +47,7 @@ class Worker:
         self.name, self.row, self.alive = name, Row(), True
         self.wall: list[float] = []
         self.cpu: list[float] = []
+        self.passes: list[float] = []
         self.losses: dict[int, float] = {}
         self.states: dict[int, float] = {}
         self.num_steps = 0
@@ -122,6 +123,7 @@ def summary(worker: Worker) -> Row:
     steps = row["steps"]
     row |= {"losses": worker.losses, "states": worker.states}
     row["wall_us"] = [1e6 * each / steps for each in worker.wall]
+    row["pass_us"] = [1e6 * each / steps for each in worker.passes]
     row["cpu_us"] = [1e6 * each / steps for each in worker.cpu]
     # what the first epoch took longer than a later one, and one step of a later one
     step_s = min(worker.wall) / steps

@@ -119,6 +119,7 @@ def take_turns(
             if index >= settings.warmup and worker.alive:
                 worker.wall.append(message["wall_s"])
                 worker.cpu.append(message["cpu_s"])
+                worker.passes.append(message["pass_s"])
 
 
 def patience(settings: Settings, deadline: float) -> float:

@@ -26,7 +26,10 @@ def rows_of(case: Case, measured: dict[str, Row], settings: dict[str, Any]) -> l
         row = heading(case, name, settings, about)
         if "wall_us" in found:
             row |= figures(case, found, settings)
-            row |= {"fair": fairness(name, measured), "agreement": agreement(case, found)}
+            row |= {
+                "fair": fairness(name, measured),
+                "agreement": agreement(found, settings["rounds"]),
+            }
             if baseline is not None:
                 row["baseline"] = baseline
                 row["ratio"] = spread(paired(found["wall_us"], measured[baseline]["wall_us"]))

@@ -7,8 +7,11 @@ Row = dict[str, Any]
 Result = dict[str, Any]
 Table = list[list[str]]
 
-BASE = {"batch": 32, "layers": 2, "callbacks": 0, "metrics": 0}
-"""Where the curves meet: there they are the case mlp-32."""
+POINTS = {
+    "mlp-32": {"batch": 32, "layers": 2, "callbacks": 0, "metrics": 0},
+    "mlp-1024": {"batch": 1024},
+}
+"""Cases that are points of curves, too."""
 
 
 def by_case(result: Result) -> dict[str, list[Row]]:
@@ -21,17 +24,17 @@ def by_case(result: Result) -> dict[str, list[Row]]:
 
 
 def curves(result: Result) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """Per axis and label the points (value, us per step), with `mlp-32` where the curves meet."""
+    """Per axis and label the points (value, us per step), with those that are cases."""
     axes: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for row in result["rows"]:
         if "axis" in row and is_timed(row):
             line = axes.setdefault(row["axis"], {}).setdefault(row["label"], [])
             line.append((row["value"], row["us_per_step"]["median"]))
-    for row in [row for row in result["rows"] if row["case"] == "mlp-32" and is_timed(row)]:
-        for axis, lines in axes.items():
-            line = lines.get(row["label"], [])
-            if line and BASE[axis] not in dict(line):
-                line.append((BASE[axis], row["us_per_step"]["median"]))
+    for row in filter(is_timed, result["rows"]):
+        for axis, value in POINTS.get(row["case"], {}).items():
+            line = axes.get(axis, {}).get(row["label"], [])
+            if line and value not in dict(line):
+                line.append((value, row["us_per_step"]["median"]))
                 line.sort()
     return axes
 
@@ -105,7 +108,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "us per step (p5 to p95)": time_cell,
     "CPU us": lambda row: f"{row['cpu_us_per_step']['median']:,.0f}",
     "samples/s": lambda row: f"{row['samples_per_s']['median']:,.0f}",
-    "of the hand loop": lambda row: f"{row['ratio']['median']:.2f}" if "ratio" in row else "",
+    "of the hand loop": lambda row: f"{row['ratio']['median']:.3g}" if "ratio" in row else "",
     "above bare kernels, us": number("over_floor_us", "{:,.0f}"),
     "first step, s": number("first_step_s", "{:.1f}"),
     "host, MB": number("host_mb", "{:,.0f}"),
@@ -129,6 +132,8 @@ def overview(result: Result) -> Table:
         found = [row_of(name, rows) for rows in cases.values()]
         if any(row is not None and is_timed(row) for row in found):
             table.append([label, *map(overview_cell, found)])
+    if any(cell.endswith("*") for line in table for cell in line):
+        table.append(["\\* not the same training", *[""] * len(cases)])
     return table
 
 
@@ -146,7 +151,7 @@ def overview_cell(row: Row | None) -> str:
         return ""
     if not is_timed(row):
         return "failed" if "error" in row else ""
-    ratio = f" ({row['ratio']['median']:.2f})" if "ratio" in row else ""
+    ratio = f" ({row['ratio']['median']:.3g})" if "ratio" in row else ""
     return f"{row['us_per_step']['median']:,.0f}{ratio}" + (
         " *" if row["fair"]["ok"] is False else ""
     )

@@ -55,6 +55,7 @@ class Task:
         after: Epochs after those, which probes watch.
         model_s: What it took to make the model.
         tick: To be called at the end of every epoch, after its validation.
+        passed: May be called at the end of a training pass, before validation and end of the epoch.
         told: What a contestant tells about itself beside its times.
         scratch: A folder for whatever it writes.
     """
@@ -68,12 +69,14 @@ class Task:
         rounds: int = 1,
         after: int = 0,
         tick: Callable[[], None] = lambda: None,
+        passed: Callable[[], None] = lambda: None,
         scratch: Path = Path("."),
     ) -> None:
         self.case, self.device, self.tick, self.scratch = case, device, tick, scratch
         self.batch = case.batch
         self.warmup, self.rounds, self.after = warmup, rounds, after
         self.epochs = warmup + rounds + after
+        self.passed = passed
         self.told: dict[str, Any] = {}
         self.steps = case.steps if device == "cpu" else case.steps * case.longer_on_cuda
         num_train = case.batch * self.steps

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from benchmarks.suite.tables import Result, Row, by_case, is_timed
 
 BUSY = 1.15
+NOBODY = "there is no hand loop to compare with"
 
 
 def measured(result: Result) -> str:
@@ -37,6 +38,10 @@ def doubts(result: Result) -> Iterator[str]:
                 f"{row['title']}, {row['label']}: the clock says {agreed['outside_us']:,.0f} us, "
                 f"Benchmark {agreed['benchmark_us']:,.0f} us."
             )
+        if agreed is not None and agreed["ok"] is None:
+            yield f"{row['title']}, {row['label']}: no word of Benchmark, {agreed['why']}."
+        if is_timed(row) and row["fair"].get("why") == NOBODY:
+            yield f"{row['title']}, {row['label']}: its loss was not checked, {NOBODY}."
         if "error" in row:
             yield f"{row['title']}, {row['label']} failed: {row['error']}."
     if (busy := busyness(result)) > BUSY:
@@ -58,7 +63,8 @@ def busyness(result: Result) -> float:
 def headlines(result: Result) -> Iterator[str]:
     """What the cases say about fitkit, one line each."""
     for rows in by_case(result).values():
-        timed = [row for row in rows if is_timed(row) and row["family"] != "floor"]
+        same = [row for row in rows if is_timed(row) and row["fair"]["ok"] is not False]
+        timed = [row for row in same if row["family"] != "floor"]
         recorded = [row for row in timed if row["family"] == "record"]
         others = [row for row in timed if row["family"] not in ("record", "fitkit")]
         if not recorded or not others:

@@ -69,18 +69,24 @@ class Gate:
             rounds=options["rounds"],
             after=options["after"],
             tick=self.tick,
+            passed=self.passed,
             scratch=Path(options["scratch"]),
         )
         self.start_loss = None if name == "floor" else final_loss(self.task)
         self.begin = time.perf_counter() - self.task.model_s
         self.device_mb: dict[str, float] = {}
-        self.num_epochs = 0
+        self.num_epochs, self.pass_s = 0, 0.0
         self.probe: Probe | None = None
         self._start()
 
     def train(self) -> None:
         """Train until told to stop."""
         CONTESTANTS[self.name].train(self.task)
+
+    def passed(self) -> None:
+        """Note the time of the training pass, beside that of the whole epoch."""
+        synchronize(self.device)
+        self.pass_s = time.perf_counter() - self.wall
 
     def tick(self) -> None:
         """End an epoch; return when the next one is to begin."""
@@ -95,7 +101,7 @@ class Gate:
                 "device_reserved_mb": torch.cuda.max_memory_reserved() / 2**20,
             }
         message: dict[str, Any] = {"wall_s": wall_s, "cpu_s": cpu_s, "steps": self.task.steps}
-        message |= found
+        message |= {"pass_s": self.pass_s, **found}
         message["since_begin_s"] = time.perf_counter() - self.begin
         if self.start_loss is not None:
             message |= {"start_loss": self.start_loss}

@@ -87,7 +87,7 @@ def test_the_suite_comes_first_and_a_quick_run_gives_way_to_a_long_one():
     text = figures({"gan": COMPARED, "suite_cpu": long, "suite_cpu_quick": short})
     assert text.startswith("Against other libraries on the same models and batches")
     assert "- MLP, batch 32: fitkit Record inductor takes 1,000 us per step" in text
-    assert "| hand loop, Keras parts | 5,000 (1.00) |" in text
+    assert "| hand loop, Keras parts | 5,000 (1) |" in text
     assert "skorch failed: ImportError" in text
     assert "no time for" not in text
     assert "There was no time for: cnn." in figures({"suite_cpu_quick": short})

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from benchmarks.suite.task import Task
-from fitkit import Benchmark, Callback, FitLoop, Record, State, TensorLoader, gan, supervised
+from fitkit import Benchmark, Callback, FitLoop, Phase, Record, State, TensorLoader, gan, supervised
 
 
 class EpochEnd(Callback):
@@ -14,6 +14,11 @@ class EpochEnd(Callback):
 
     def __init__(self, task: Task, benchmark: Benchmark) -> None:
         self.task, self.benchmark, self.num_epochs = task, benchmark, 0
+
+    def on_pass_end(self, state: State) -> None:
+        """Tell that the training pass is over."""
+        if state.phase is Phase.TRAIN:
+            self.task.passed()
 
     def on_epoch_end(self, state: State) -> None:
         """Ring."""

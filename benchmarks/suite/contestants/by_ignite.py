@@ -30,9 +30,12 @@ def supervised_trainer(task: Task) -> Engine:
         task.module, task.torch_adam(), loss_fn, device=task.device, **options
     )
     for index in range(num_metrics):
-        Accuracy().attach(trainer, f"accuracy{index}")
+        Accuracy(device=task.device).attach(trainer, f"accuracy{index}")
     if val_loader is not None:
-        metrics = {"accuracy": Accuracy(), "loss": Loss(loss_fn)}
+        metrics = {
+            "accuracy": Accuracy(device=task.device),
+            "loss": Loss(loss_fn, device=task.device),
+        }
         evaluator = create_supervised_evaluator(task.module, metrics=metrics, device=task.device)
         trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda _: evaluator.run(val_loader))
     return trainer

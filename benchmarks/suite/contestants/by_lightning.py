@@ -43,6 +43,12 @@ class Classifier(lightning.LightningModule):
                 self.log(f"{stage}_accuracy{index}", accuracy, on_step=False, on_epoch=True)
         return loss
 
+    def on_train_epoch_end(self) -> None:
+        """Read the accuracies that nobody logs."""
+        for accuracy in [] if self.logs else [*self.accuracies, *self.val_accuracies]:
+            print(f"accuracy {float(accuracy.compute()):.4f}")
+            accuracy.reset()
+
     def configure_optimizers(self) -> Any:
         """Adam."""
         return self.make_adam()

@@ -15,8 +15,8 @@ def train(task: Task, *, compiled: dict[str, Any] | None = None) -> None:
     train_loader, val_loader, device = task.loader(), task.val_loader(), task.device
     metrics, val_metrics = task.keras_metrics(), task.keras_metrics()
     forward = model if compiled is None else torch.compile(model, **compiled)
-    for _ in range(task.epochs):
-        for step, (inputs, targets) in enumerate(train_loader):
+    for epoch in range(task.epochs):
+        for step, (inputs, targets) in enumerate(train_loader, epoch * task.steps):
             inputs, targets = inputs.to(device), targets.to(device)
             logits = forward(inputs, training=True)
             loss = loss_fn(targets, logits)

@@ -12,9 +12,9 @@ def train(task: Task, *, compiled: dict[str, Any] | None = None, fused: bool = F
     train_loader, val_loader, device = task.loader(), task.val_loader(), task.device
     metrics, val_metrics = task.torch_metrics(), task.torch_metrics()
     forward = model if compiled is None else torch.compile(model, **compiled)
-    for _ in range(task.epochs):
+    for epoch in range(task.epochs):
         model.train()
-        for step, (inputs, targets) in enumerate(train_loader):
+        for step, (inputs, targets) in enumerate(train_loader, epoch * task.steps):
             inputs = inputs.to(device, non_blocking=True)
             targets = targets.to(device, non_blocking=True)
             logits = forward(inputs)

@@ -13,6 +13,10 @@ EQUAL = {"ok": True, "difference": 0.0, "loss": 1.0, "reference": "hand-keras"}
 OFF = {"ok": False, "difference": 0.2, "why": "its loss after 48 steps is 20.0% off that of x"}
 
 
+def around(median, spread):
+    return {"median": median, "p5": median * (1 - spread), "p95": median * (1 + spread)}
+
+
 def row(name, label, family, us, spread=0.1, ratio=None, **more):
     return {
         "case": "mlp",
@@ -31,7 +35,7 @@ def row(name, label, family, us, spread=0.1, ratio=None, **more):
         },
         "cpu_us_per_step": {"median": us},
         "samples_per_s": {"median": 32e6 / us},
-        "ratio": {"median": us / 5000 if ratio is None else ratio},
+        "ratio": around(us / 5000 if ratio is None else ratio, spread),
         "first_step_s": 1.25,
         "over_floor_us": us - 300,
         "fair": EQUAL,

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from benchmarks.suite import charts, compare, page, report, tables, words
-from tests.unit.benchmarks.rows import MACHINE, example, result, row, untimed
+from tests.unit.benchmarks.rows import MACHINE, OFF, example, result, row, untimed
 
 
 def test_a_case_is_a_table_with_the_fastest_first_and_reasons_last():
@@ -21,7 +21,7 @@ def test_a_case_is_a_table_with_the_fastest_first_and_reasons_last():
         "us per step (p5 to p95)": "1,000 (900 to 1,100)",
         "CPU us": "1,000",
         "samples/s": "32,000",
-        "of the hand loop": "0.20",
+        "of the hand loop": "0.2",
         "above bare kernels, us": "700",
         "first step, s": "1.2",
         "loss": "equal",
@@ -36,9 +36,16 @@ def test_the_overview_has_a_line_per_contestant_and_a_column_per_case():
     other = [row("hand-keras", "hand loop, Keras parts", "hand", 70.0, case="cnn", title="CNN")]
     lines = tables.overview(result(*example()["rows"], *other))
     assert lines[0][1:] == ["MLP, batch 32", "CNN"]
-    assert ["hand loop, Keras parts", "5,000 (1.00)", "70 (0.01)"] in lines
-    assert ["Lightning", "8,000 (1.60) *", ""] in lines
+    assert ["hand loop, Keras parts", "5,000 (1)", "70 (0.014)"] in lines
+    assert ["Lightning", "8,000 (1.6) *", ""] in lines
     assert "skorch" not in [line[0] for line in lines]
+
+
+def test_cases_are_points_of_the_curves_that_go_through_them():
+    base = row("fitkit", "fitkit eager", "fitkit", 300.0, case="mlp-32")
+    other = row("ignite", "Ignite", "peer", 300.0, case="mlp-32")
+    lines = tables.curves(result(*example()["rows"], base, other))
+    assert lines == {"batch": {"fitkit eager": [(8, 80.0), (32, 300.0), (128, 1280.0)]}}
 
 
 def test_headlines_compare_the_best_recorded_with_the_best_other():
@@ -120,6 +127,20 @@ def test_compare_tells_changes_beyond_the_spread_and_no_others(said):
         "SLOWER   1.50 x  MLP, batch 32, C: 100 us (90 to 110) -> 150 us (135 to 165)",
         "2 of 3 changed beyond the spread",
     ]
+
+
+def test_a_machine_that_is_slower_today_is_no_change(said):
+    old = result(row("a", "A", "hand", 1000.0, ratio=0.5), row("b", "B", "hand", 100.0, ratio=0.1))
+    new = result(row("a", "A", "hand", 2000.0, ratio=0.5), row("b", "B", "hand", 100.0, ratio=0.2))
+    lines = said(old, new)
+    assert lines[1].startswith("SLOWER   2.00 x  MLP, batch 32, B: 100 us")
+    assert lines[2] == "1 of 2 changed beyond the spread"
+
+
+def test_who_trains_something_else_leads_no_headline():
+    rows = example()["rows"]
+    rows[2]["fair"] = OFF
+    assert list(words.headlines(result(*rows))) == []
 
 
 def test_compare_tells_rows_that_failed_or_train_otherwise(said):
