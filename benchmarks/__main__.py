@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     if device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("torch sees no CUDA device\nUse --device cpu.")
     os.environ |= {"KERAS_BACKEND": "torch", "KERAS_TORCH_DEVICE": device}
-    quiet(device)
+    quiet()
     from benchmarks.suite.run import run as measure
 
     try:
@@ -57,13 +57,12 @@ def run(arguments: argparse.Namespace) -> int:
         return 130
 
 
-def quiet(device: str) -> None:
+def quiet() -> None:
     """Let nobody write to any service, nor compile beside the rounds."""
     os.environ |= {"DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     # who is ended in mid-training leaves locks behind; the process that tidies up says so
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
-    if device == "cpu":
-        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no helpers beside the rounds
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no helpers beside the rounds
 
 
 def report(arguments: argparse.Namespace) -> int:

@@ -46,8 +46,13 @@ def differences(old: dict[Key, Row], new: dict[Key, Row]) -> Iterator[str]:
 
 
 def change(old: Row, new: Row) -> float | None:
-    """New time over old, if the two ranges from 5th to 95th percentile do not meet."""
-    before, after = old["us_per_step"], new["us_per_step"]
+    """New time over old, if the two ranges from 5th to 95th percentile do not meet.
+
+    The time is that relative to the hand loop of the same round, where there is one: a machine that
+    is slower today is no change.
+    """
+    figure = "ratio" if "ratio" in old and "ratio" in new else "us_per_step"
+    before, after = old[figure], new[figure]
     if before["p5"] <= after["p95"] and after["p5"] <= before["p95"]:
         return None
     return after["median"] / before["median"]

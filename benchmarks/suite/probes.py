@@ -4,6 +4,7 @@ Both only mean something on CUDA; on a CPU the same code runs and counts operati
 that it works. Beside them: the device's own rate of matrix products, and the FLOPs of a step.
 """
 
+import re
 import time
 import warnings
 from collections.abc import Callable
@@ -16,8 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.harness import synchronize
 from benchmarks.suite.task import Task
 
-PEAK_FLOPS = {"H200": 989e12 / 2, "H100": 989e12 / 2, "A100": 156e12, "L4": 60e12, "4090": 82.6e12}
-"""Dense TF32 rates by part of the device's name, from the makers' data sheets."""
+PEAK_FLOPS = {"H200": 989e12 / 2, "H100 PCIe": 756e12 / 2, "H100": 989e12 / 2, "A100": 156e12,
+              "L4": 60e12, "4090": 82.6e12}  # fmt: skip
+"""Dense TF32 rates by words of the device's name, from the makers' data sheets."""
 _SYNC = "called a synchronizing"
 
 
@@ -113,4 +115,5 @@ def seconds(run: Callable[[], object], device: str) -> float:
 
 def peak_flops(device_name: str) -> float | None:
     """The maker's figure, if the device is known."""
-    return next((rate for name, rate in PEAK_FLOPS.items() if name in device_name), None)
+    words = set(re.split(r"[\s-]+", device_name))
+    return next((rate for name, rate in PEAK_FLOPS.items() if set(name.split()) <= words), None)
