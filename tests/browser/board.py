@@ -23,14 +23,15 @@ def chromium():
 
 
 @contextmanager
-def served(logdir):
-    """Serve a folder with TensorBoard; the address."""
+def served(folder, logdir):
+    """Serve a folder with TensorBoard, which shows the path within `folder`; the address."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir)]
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", logdir]
     command += ["--host", "localhost", "--port", str(port), "--reload_interval", "1"]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    server = subprocess.Popen(command, cwd=folder, **quiet)
     address = f"http://localhost:{port}/"
     try:
         _wait_for(f"{address}data/runs", server)

@@ -76,15 +76,16 @@ def make_loop(run_dir, losses, *, units, lr):
 
 @pytest.fixture(scope="module")
 def runs(page, tmp_path_factory):
-    """The folder of two runs; history and losses of the second, which was cut and resumed."""
-    folder = tmp_path_factory.mktemp("runs")
+    """The folder above two runs; history and losses of the second, which was cut and resumed."""
+    above = tmp_path_factory.mktemp("board")
+    folder = above / "runs"
     make_loop(folder / "narrow", Losses(), units=16, lr=1e-3).fit(EPOCHS)
     wide = {"units": 64, "lr": 3e-3}
     first, second = Losses(fails_at=150), Losses()
     with pytest.raises(ZeroDivisionError):
         make_loop(folder / "wide", first, **wide).fit(EPOCHS)
     history = make_loop(folder / "wide", second, **wide).fit(EPOCHS, resume="auto")
-    return folder, history, first.losses | second.losses
+    return above, history, first.losses | second.losses
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def page(tmp_path_factory):
 @pytest.fixture(scope="module")
 def board(runs, page):
     """The page, and the address where it sees the second run."""
-    with served(runs[0] / "wide") as address:
+    with served(runs[0], "runs/wide") as address:
         yield page, address
 
 
@@ -208,7 +209,7 @@ def test_pr_curves(board):
 
 def test_hparams_compare_the_runs(runs, page):
     folder, history, _ = runs
-    with served(folder) as address:
+    with served(folder, "runs") as address:
         open_tab(page, address, "hparams")
         shoot(page, "hparams")
         shows(page, "narrow", "wide", "units", "optimizer", "val_loss", "16.000", "64.000")
@@ -226,7 +227,7 @@ def test_hostile_names_are_text_on_the_page(page, tmp_path):
 
     loop.fit(2)
     told = []
-    with served(tmp_path / "run") as address:
+    with served(tmp_path, "run") as address:
         page.on("dialog", lambda dialog: (told.append(dialog.message), dialog.dismiss()))
         open_tab(page, address, "timeseries")
         shows(page, "epoch/loss")
