@@ -20,6 +20,7 @@ os.environ["KERAS_BACKEND"] = "torch"
 os.environ.setdefault("KERAS_TORCH_DEVICE", "cpu")
 
 import keras
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -173,10 +174,12 @@ def cost(
         "kernels": kernel_steps(entry.kernels),
     }
     compared = compare(contestants, steps=steps, rounds=rounds, warmup_rounds=2, device=device)
-    times = {each: compared["cpu_us_per_step"][each]["all"] for each in contestants}
+    clock = "cpu_us_per_step" if device == "cpu" else "wall_us_per_step"
+    times = {each: compared[clock][each]["all"] for each in contestants}
     added = [a - b for a, b in zip(times[name], times["bare"], strict=True)]
     kernels = statistics.median(times["kernels"]) if entry.kernels else 0.0
     compared["adds_us_per_step"] = statistics.median(added)
+    compared["adds_p5_p95"] = np.percentile(added, [5, 95]).tolist()
     compared["kernels_us_per_step"] = kernels
     compared["allowed_us_per_step"] = FREE_US + FACTOR * kernels
     return compared

@@ -162,9 +162,14 @@ def callbacks_table(rows: list[Row]) -> Table:
     modes = list(rows[0]["adds_us"])
     table = [["callback", *(f"{mode} adds, us" for mode in modes), "its bare kernels, us"]]
     for row in rows:
-        cells = [f"{row['adds_us'][mode]:.1f}" for mode in modes]
+        cells = [f"{row['adds_us'][mode]:.1f}{added(row, mode)}" for mode in modes]
         table.append([row["label"], *cells, f"{row['kernels_us']:.1f}"])
     return table
+
+
+def added(row: Row, mode: str) -> str:
+    """The 5th and 95th percentile of what it adds."""
+    return " ({:.1f} to {:.1f})".format(*row["adds_p5_p95"][mode])
 
 
 def curve_table(lines: dict[str, list[tuple[int, float]]]) -> Table:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks.__main__ import main
-from benchmarks.suite import options, run
+from benchmarks.suite import options, rounds, run
 from benchmarks.suite.process import Settings
 from benchmarks.suite.rounds import OutOfTimeError
 from benchmarks.suite.show import Screen
@@ -134,6 +134,32 @@ def test_what_there_is_no_time_for_is_named(begin):
         raise OutOfTimeError
 
     assert begin(["cnn"], too_slow)["left_out"] == ["mlp-32", "cnn"]
+
+
+class Turns:
+    """A contestant whose epochs take a second of a clock of the test's own."""
+
+    def __init__(self, clock):
+        self.clock, self.alive, self.waits = clock, True, []
+        self.wall, self.cpu, self.passes = [], [], []
+
+    def order(self, order, timeout):
+        self.waits.append(timeout)
+        self.clock[0] += 1.0
+        return {"wall_s": 1.0, "cpu_s": 1.0, "pass_s": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("deadline", "done"), [(float("inf"), [6, 6]), (6.5, [2, 3]), (1.5, [0, 0])]
+)
+def test_at_the_deadline_the_rounds_so_far_are_kept(monkeypatch, deadline, done):
+    clock = [0.0]
+    monkeypatch.setattr(rounds.time, "monotonic", lambda: clock[0])
+    workers = [Turns(clock), Turns(clock)]
+    rounds.take_turns(workers, Settings(rounds=6, ready_s=300.0), deadline, print)
+    assert [len(worker.wall) for worker in workers] == done
+    if deadline < 10:  # nobody is waited for long after it
+        assert max(max(worker.waits) for worker in workers) == rounds.GRACE_S
 
 
 # -- what is asked for -----------------------------------------------------------------------------
