@@ -172,9 +172,9 @@ def _checked(hparams: Any) -> dict[str, float | str | bool]:
             'Write HParams({"units": 64}).'
         )
     pairs = cast("Mapping[Any, Any]", hparams).items()
-    given: dict[Any, Any] = {
-        n: v.item() if isinstance(v, np.generic) else v for n, v in pairs
-    }  # sync: never
+    given: dict[Any, Any] = {}
+    for name, value in pairs:
+        given[name] = value.item() if isinstance(value, np.generic) else value  # sync: none, numpy
     for name, value in given.items():
         if not isinstance(name, str) or not isinstance(value, int | float | str):
             raise ConfigError(
