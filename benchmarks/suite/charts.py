@@ -54,7 +54,7 @@ def overview_chart(result: Result) -> bytes | None:
         axes[0][0].set_yticks(range(len(names)), list(names.values()))
         axes[0][0].invert_yaxis()
         figure.supxlabel(
-            f"time of a step, as a part of that of: {baselines(result)}; less is faster; "
+            f"time of a step, as a part of that of: {baselines(result)}; less is faster;\n"
             "hatched: not the same training",
             fontsize=9,
         )
