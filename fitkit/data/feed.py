@@ -9,7 +9,7 @@ import torch
 from fitkit.data.check import empty_error
 from fitkit.data.gather import Gather
 from fitkit.data.placement import canonical, place
-from fitkit.data.position import open_at, opening_of
+from fitkit.data.position import open_at, opening_of, put_back
 from fitkit.data.prefetch import CudaCopier, Prefetch
 from fitkit.data.source import Loader, is_resident, move, open_source, set_epoch
 from fitkit.data.structure import Structure, to_tensors
@@ -79,6 +79,7 @@ class Feed:
                 error = _told_by_torch(error)
                 error.add_note(f"while fetching batch {self.num_fetched} of {self.name}")
                 if self._ends_on_error():
+                    self._forget_opening()
                     return
                 raise error
             finally:
@@ -87,6 +88,11 @@ class Feed:
             yield item
         if self.num_fetched == 0:
             raise empty_error(self.loader, self.name)
+
+    def _forget_opening(self) -> None:
+        """Let a pass that has given no batch have drawn no random numbers: it will begin anew."""
+        if self.num_fetched == 0 and self.opening:
+            put_back(self.loader, self.opening)
 
     def _open(self) -> Iterator[Gather | Structure]:
         self.opening = opening_of(self.loader)

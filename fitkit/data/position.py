@@ -31,6 +31,7 @@ __all__ = [
     "open_at",
     "opening_of",
     "own_state",
+    "put_back",
     "start_workers",
 ]
 
@@ -71,7 +72,7 @@ def open_at(
     if isinstance(loader, TensorLoader):
         return loader.gathers(num_batches)
     if opening:
-        _restore(loader, opening)
+        put_back(loader, opening)
     if state is not None:
         cast("Any", loader).load_state_dict(state)
         return iter(loader)
@@ -170,7 +171,8 @@ def _innermost(loader: Any) -> Any:
     return loader
 
 
-def _restore(loader: Loader, opening: Mapping[str, Any]) -> None:
+def put_back(loader: Loader, opening: Mapping[str, Any]) -> None:
+    """Put the random streams back to where `opening_of` has found them."""
     restore_process(opening["process"])
     restore_streams(loader, opening["own"])
 
@@ -197,7 +199,7 @@ def _open_by_index(
     name = "batch_sampler" if loader.batch_sampler is not None else "sampler"
     sampler = cast("dict[str, Any]", vars(loader))[name]
     # Persistent workers draw no seed when their second pass begins; those of this process will.
-    again = (lambda: _restore(loader, opening)) if opening.get("started") else None
+    again = (lambda: put_back(loader, opening)) if opening.get("started") else None
     shortened = _Shortened(sampler, num_batches, again)
     vars(loader)[name] = shortened  # by assignment, the DataLoader would refuse it
     try:

@@ -192,3 +192,22 @@ def test_the_copier_is_left_out_where_nothing_needs_it(monkeypatch):
     monkeypatch.setattr(feed, "place", lambda structure, device: structure)
     (batch,) = Feed([[Y]], "cuda:0")
     assert batch[0].tolist() == Y.tolist()
+
+
+def test_a_pass_that_ends_before_its_first_batch_has_drawn_nothing():
+    """A signal to the group ends the workers of a loader, maybe just after the pass began."""
+
+    class Died(torch.utils.data.Dataset):
+        def __len__(self):
+            return 8
+
+        def __getitem__(self, index):
+            raise RuntimeError("a worker was killed")
+
+    loader = torch.utils.data.DataLoader(Died(), batch_size=4, shuffle=True)
+    before = torch.get_rng_state()
+    assert not list(Feed(loader, "cpu", ends_on_error=lambda: True))
+    assert torch.equal(torch.get_rng_state(), before)
+    with pytest.raises(RuntimeError, match="a worker was killed"):  # the negative control
+        list(Feed(loader, "cpu"))
+    assert not torch.equal(torch.get_rng_state(), before)
