@@ -234,11 +234,10 @@ def _listens(callback: Any, name: str) -> bool:
 
 def _attributes(callback: Any) -> dict[str, Any]:
     own = cast("dict[str, Any]", vars(callback))
-    found = {n: v for n, v in own.items() if n not in _GIVEN and _is_plain(v)}
     if "monitor_op" in own:
         # Keras finds it at the next epoch's end, and turns the sign of the other one then.
-        found |= {"monitor_op": None, "min_delta": abs(callback.min_delta)}
-    return found
+        own = own | {"monitor_op": None, "min_delta": abs(callback.min_delta)}
+    return {n: v for n, v in own.items() if n not in _GIVEN and _is_plain(v)}
 
 
 def _is_plain(value: Any) -> bool:
