@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, final
 
 from torch import Tensor
 
-from fitkit.errors import brief
 from fitkit.loop.callback import Stack
 from fitkit.loop.events import Phase
+from fitkit.loop.host_number import host_number
 from fitkit.loop.interval import positive_int
 from fitkit.loop.state import State
 from fitkit.watch.axis import Axis, Kind
@@ -224,20 +224,9 @@ class TensorBoard(Board):
             if prefix == only or (only is None and name not in self._written):
                 tag = name.removeprefix(prefix)
                 tag = tag if "/" in tag else f"epoch/{tag}"
-                runs.setdefault(prefix.rstrip("_") or "train", {})[tag] = _number(name, value)
+                runs.setdefault(prefix.rstrip("_") or "train", {})[tag] = host_number(name, value)
                 self._written.add(name)
         for run, values in runs.items():
             run, x = files.axis.of_pass(state, run)
             files.add(run, x, self._clock(), values)
         files.flush()
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, int | float):
-        return value
-    if getattr(value, "ndim", None) == 0:
-        return value.item()  # sync: once per epoch, somebody has put a tensor where numbers belong
-    raise TypeError(
-        f"state.logs[{brief(name)}] is a {type(value).__name__}, TensorBoard expected a number\n"
-        "Put numbers there; Images draws pictures, RunText writes text."
-    )
