@@ -3,13 +3,14 @@
 import sys
 from argparse import Namespace
 from functools import cache
-from types import CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from types import FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any, cast
 
 from torch.optim import Optimizer
 
 from fitkit.loop.events import REGION, Event, Phase, hook_name
 from fitkit.record.holder import SCALARS
+from fitkit.record.names import names_in
 
 __all__ = [
     "HOST_SIDE",
@@ -20,7 +21,6 @@ __all__ = [
     "is_own",
     "is_watched",
     "leads_on",
-    "names_in",
     "package_of",
 ]
 
@@ -93,12 +93,6 @@ def _names_of_library(kind: type[Any]) -> frozenset[str]:
     codes = [f.__code__ for f in vars(kind).values() if isinstance(f, FunctionType)]
     names = {name for code in codes for name in names_in(code)}
     return frozenset(name for name in names if name[0] == "_")
-
-
-def names_in(code: CodeType) -> set[str]:
-    """Return the global names and attributes that a function mentions, inner functions too."""
-    inner = [const for const in code.co_consts if isinstance(const, CodeType)]
-    return set(code.co_names).union(*map(names_in, inner))
 
 
 def package_of(thing: Any) -> str:

@@ -59,6 +59,10 @@ class PythonState:
         self._numbers: Iterator[int] = before._numbers if before else count()
         self._look()
 
+    def reaches_the_same(self, model: nn.Module) -> bool:
+        """Return whether the same would be watched, if this were made anew."""
+        return self._reach.is_same(model)
+
     def version(self) -> int:
         """Return a number that is the same whenever all watched attributes are."""
         try:

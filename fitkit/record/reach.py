@@ -4,7 +4,6 @@ Of the user's own objects and functions everything counts. Of a library's object
 scalars and callables count; the rest is bookkeeping and variables, which a trace only puts back.
 """
 
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -22,6 +21,8 @@ from fitkit.record.containers import ArrayHolder, Container, ContainerHolder, It
 from fitkit.record.generators import GeneratorHolder
 from fitkit.record.holder import SCALARS, Holder
 from fitkit.record.holders import AttributeHolder, ClassHolder, FunctionHolder, SlotsHolder
+from fitkit.record.inner import inner_holders
+from fitkit.record.names import named, names_in, outside_of
 from fitkit.record.ownership import (
     HOST_SIDE,
     LIBRARIES,
@@ -31,9 +32,9 @@ from fitkit.record.ownership import (
     is_own,
     is_watched,
     leads_on,
-    names_in,
     package_of,
 )
+from fitkit.record.seen import MAX_ITEMS, Seen
 from fitkit.record.unwrapped import unwrapped
 
 __all__ = ["Reach"]
@@ -45,7 +46,6 @@ _MODULE_DICTS = ("_parameters", "_buffers", "_modules", *_HOOK_DICTS)
 _DYNAMIC = {"getattr", "vars", "__dict__", "attrgetter", "__getattribute__", "asdict", "eval"}
 _LEAVES = frozenset({*SCALARS, Tensor, nn.Parameter, ModuleType})  # most of what is met
 _MAX_DEPTH = 16
-_MAX_ITEMS = 64
 _MAX_BYTES = 1 << 16  # of an array, compared at every step
 
 
@@ -68,7 +68,8 @@ class Reach:
         self, model: nn.Module, roots: Iterable[object], functions: Iterable[Callable[..., Any]]
     ) -> None:
         self.parameters: list[nn.Parameter] = []
-        self._start = (model, list(roots), list(functions))
+        self.model = model
+        self._start = (list(roots), list(functions))
         self._mentioned: set[str] = set()
         self._walk()
         if self._has_open and not self._mentioned & _DYNAMIC:
@@ -85,10 +86,11 @@ class Reach:
         self._later: list[tuple[Any, int, str]] = []
         self._has_open = False
         self._library_objects: list[Any] = []
+        self._seen = Seen()
         self._ids: set[int] = set()
         self._kept: list[Any] = []  # their ids are in use: temporary objects must not give theirs
-        model, roots, functions = self._start
-        self._add_modules(model, depth=1)
+        roots, functions = self._start
+        self._add_modules(self.model, depth=1)
         for root in roots:
             self._add_object(root, depth=0)
         for function in functions:
@@ -97,6 +99,7 @@ class Reach:
         for value, depth, owner in self._later:
             self._add(value, depth, owner)
         self.holders = read
+        self._seen.close()
 
     @property
     def all_holders(self) -> list[Holder]:
@@ -105,37 +108,25 @@ class Reach:
 
     def look_inside(self) -> None:
         """List anew what libraries' objects keep for themselves."""
-        self.inner = []
-        for thing in self._library_objects:
-            owner = type(thing).__name__
-            self.inner.append(AttributeHolder(thing, names=()))
-            # What is appended to a list of torchmetrics is its state.
-            counts = isinstance(thing, Optimizer) or package_of(type(thing)) == "torchmetrics"
-            attributes: dict[str, Any] = vars(thing)
-            for value in list(attributes.values()):
-                if isinstance(value, dict | list | deque | set):
-                    self._look_into(cast(Container, value), owner, counts=counts)
+        self.inner = inner_holders(self._library_objects, but=self._ids)
 
-    def _look_into(self, value: Container, owner: str, *, counts: bool) -> None:
-        if id(value) in self._ids:
-            return
-        self.inner.append(ContainerHolder(value, owner, counts=counts))
-        if counts and isinstance(value, dict):  # the slots of the optimizer, per parameter
-            for slots in value.values():
-                if isinstance(slots, dict):
-                    self.inner.append(ContainerHolder(cast(Container, slots), owner))
+    def is_same(self, model: nn.Module) -> bool:
+        """Return whether another walk from this model would find the same."""
+        return model is self.model and self._seen.is_same()
 
     def _add(self, value: Any, depth: int, owner: str = "") -> None:
         """Walk on from any value."""
         if type(value) in _LEAVES or depth > _MAX_DEPTH:
             return
-        value = unwrapped(value)
+        wrapper, value = value, unwrapped(value)
+        if value is not wrapper:
+            self._seen.add_dict(getattr(wrapper, "__dict__", {}))
         if isinstance(value, (*SCALARS, Tensor, ModuleType)):
             return
         if isinstance(value, dict | list | deque | set):
             self._add_container(cast(Container, value), owner, depth)
         elif isinstance(value, tuple | frozenset):
-            for item in islice(cast("tuple[Any, ...]", value), _MAX_ITEMS):
+            for item in islice(cast("tuple[Any, ...]", value), MAX_ITEMS):
                 self._add(item, depth, owner)
         elif isinstance(value, FunctionType):
             self._add_function(value, depth)
@@ -173,6 +164,9 @@ class Reach:
         modules = modules_of(module)[::-1]  # inner ones first: depth counts from each of them
         for each in modules:
             self._add_object(each, depth)
+            for name in ("_parameters", "_modules"):
+                self._seen.add_dict(getattr(each, name))
+            self._seen.add_list(getattr(each, "_layers", ()))  # Keras keeps its layers there
         for each in modules:
             if is_watched(each):
                 names = _HOOK_DICTS if package_of(type(each)) == "keras" else _MODULE_DICTS
@@ -180,6 +174,8 @@ class Reach:
                     self._add(getattr(each, name, None), depth + 1, type(each).__name__)
 
     def _add_parameter(self, parameter: nn.Parameter, depth: int) -> None:
+        self._seen.add_read(partial(hooks_of, parameter))
+        self._seen.add_dict(vars(parameter))
         for hook in hooks_of(parameter):
             self._add(hook, depth + 1, "the hook of a parameter")
         if vars(parameter) and self._is_new(parameter):  # say, a factor of its learning rate
@@ -196,6 +192,7 @@ class Reach:
             return
         kind = cast("type[Any]", type(thing))
         package = package_of(kind)
+        self._seen.add_object(thing, with_items=package == "fitkit")
         names = counted_names(thing, package)
         holder = AttributeHolder(thing, names, which=package not in LIBRARIES | {"fitkit"})
         if names is None or names:
@@ -229,6 +226,7 @@ class Reach:
             return
         holder = SlotsHolder(thing, [name for name in names if not name.startswith("__")])
         self.holders.append(holder)
+        self._seen.add_read(holder.read)
         for name, value in holder.items().items():
             self._add(value, depth + 1, f"{kind.__name__}.{name}")
         for base in own:
@@ -242,6 +240,7 @@ class Reach:
             return
         if package != "fitkit":
             self.holders.append(ClassHolder(kind))
+            self._seen.add_dict(vars(kind))
         self._add_class(type(kind), depth)
         hidden = HOST_SIDE if issubclass(kind, Callback) else ()
         for value in [value for name, value in vars(kind).items() if name not in hidden]:
@@ -252,32 +251,32 @@ class Reach:
         if not self._is_new(value):
             return
         self.holders.append(ContainerHolder(value, owner))
+        self._seen.add_items(value)
         items = value.values() if isinstance(value, dict) else value
-        for item in list(islice(items, _MAX_ITEMS)):
+        for item in list(islice(items, MAX_ITEMS)):
             self._add(item, depth + 1, owner)
 
     def _add_function(self, function: FunctionType, depth: int) -> None:
         package = package_of(function)
         if package in LIBRARIES or not self._is_new(function):
             return
-        outer: dict[str, Any] = {}
-        if package != "fitkit":
-            self._mentioned |= names_in(function.__code__)
-            outer = function.__globals__
-        used = [name for name in names_in(function.__code__) if name in outer]
-        holder = FunctionHolder(function, [n for n in used if is_own(outer[n])])
+        names = sorted(names_in(function.__code__)) if package != "fitkit" else []
+        outer = function.__globals__
+        self._mentioned.update(names)
+        holder = FunctionHolder(function, [n for n in names if n in outer and is_own(outer[n])])
         if holder.items():
             self.holders.append(holder)
-        if package != "fitkit":
-            self._add_modules_used(function, depth)
+            self._seen.add_read(holder.read)
+        if names:
+            self._seen.add_read(partial(outside_of, function, names))
+            self._add_modules_used(function, names, depth)
         defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
         for value in (*holder.read(), *defaults):
             self._add(value, depth + 1, function.__qualname__)
 
-    def _add_modules_used(self, function: FunctionType, depth: int) -> None:
+    def _add_modules_used(self, function: FunctionType, names: list[str], depth: int) -> None:
         """Add what a function may use of other modules of the user's: variables, functions."""
-        names, outer = sorted(names_in(function.__code__)), function.__globals__
-        left: list[Any] = [outer.get(name, sys.modules.get(name)) for name in names]
+        left = list(outside_of(function, names))
         seen: set[str] = set()
         while left:
             module = left.pop()
@@ -286,6 +285,7 @@ class Reach:
                 continue
             seen.add(name)
             held = vars(module)
+            self._seen.add_read(partial(named, held, names))
             left += [held[name] for name in names if name in held]
             own = [name for name in names if name in held and is_own(held[name])]
             if own:

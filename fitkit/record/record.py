@@ -144,7 +144,9 @@ class Record(Callback):
     def on_pass_begin(self, state: State) -> None:
         """Look anew at what the step can reach: layers may have been added or replaced."""
         self._unchanged.forget()
-        bus = self._recorder_now().bus
+        bus, python = self._recorder_now().bus, self._python
+        if bus.version == self._version and python and python.reaches_the_same(state.model):
+            return
         if bus.version != self._version:
             self._version, region = bus.version, region_of(bus)
             if region != self._region:
@@ -153,7 +155,7 @@ class Record(Callback):
                 self._region = region
         callbacks = bus.step_callbacks
         hooks = [function for callback in callbacks for function in step_functions(callback)]
-        self._python = PythonState(state.model, callbacks, hooks, before=self._python)
+        self._python = PythonState(state.model, callbacks, hooks, before=python)
         self._applied = optimizers_by_turn(bus)
 
     def on_validate(self, state: State) -> None:
