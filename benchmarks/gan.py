@@ -17,6 +17,7 @@ os.environ["KERAS_BACKEND"] = "torch"
 os.environ.setdefault("KERAS_TORCH_DEVICE", "cpu")
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.harness import Run, compare, table, write_result
 from fitkit import Record
@@ -28,7 +29,7 @@ BATCH, LATENT, WIDTH = 64, 128, 64
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--compile", action="store_true", help="inductor, too")
     arguments = parser.parse_args()
     device = os.environ["KERAS_TORCH_DEVICE"]
@@ -43,7 +44,12 @@ def main() -> None:
     result = compare(
         contestants, steps=arguments.steps, rounds=arguments.rounds, warmup_rounds=2, device=device
     )
+    result["flops_per_step"] = {
+        name: flops(contestants[name]) for name in ("class, eager", "gan(), eager")
+    }
+    by_hand, by_gan = result["flops_per_step"].values()
     print(table(result))
+    print(f"FLOPs of a step: {by_gan / by_hand:.3f} of the class's")
     write_result("gan" if device == "cpu" else f"gan_{device}", result)
 
 
@@ -73,6 +79,13 @@ def by_turns(device: str, backend: str | None = None) -> Run:
         loop.fit(max_steps=num_steps)
 
     return run
+
+
+def flops(run: Run) -> int:
+    """Floating point operations of one step."""
+    with FlopCounterMode(display=False) as counter:
+        run(1)
+    return counter.get_total_flops()
 
 
 if __name__ == "__main__":
