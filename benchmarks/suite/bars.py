@@ -1,6 +1,7 @@
-"""What fitkit has set out to reach, worked out from the rows: held or not held."""
+"""What fitkit has set out to reach, worked out from the rows: held, not held, or a tie."""
 
 from collections.abc import Iterator
+from math import comb
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,8 +9,13 @@ import numpy as np
 from benchmarks.suite.tables import Result, Row, Table, by_case, is_timed
 
 PEERS = ("lightning", "skorch", "poutyne", "accelerate", "ignite")
-EAGER = ("fitkit", "fitkit-torch")
+EAGER = {"fitkit": ("hand-keras", "keras-fit"), "fitkit-torch": PEERS}
+"""Whom fitkit eager is held to: those who have the same loss function and optimizer."""
 COMPUTE_BOUND = ("resnet50", "gpt2", "gpt2-torch")
+CHANCE = 0.1
+MIN_ROUNDS = 5
+"""With fewer, nothing can be said about a difference."""
+HELD, TIE, NOT_HELD = "held", "tie", "NOT HELD"
 
 
 class Bar(NamedTuple):
@@ -33,14 +39,29 @@ class Bar(NamedTuple):
         return float(np.median(self.ratios))
 
     @property
-    def holds(self) -> bool:
-        """Whether the median is large enough."""
-        return self.median >= self.least
+    def verdict(self) -> str:
+        """Held or not held if the whole interval of the median is on one side, else a tie."""
+        low, high = interval(self.ratios)
+        if low >= self.least:
+            return HELD
+        return NOT_HELD if high < self.least else TIE
 
     def said(self) -> str:
-        """The ratio with its spread."""
-        p5, median, p95 = np.percentile(self.ratios, [5, 50, 95])
-        return f"{median:.3g} ({p5:.3g} to {p95:.3g})"
+        """The ratio with the interval of its median."""
+        low, high = interval(self.ratios)
+        return f"{self.median:.3g} ({low:.3g} to {high:.3g})"
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Where the median of many more rounds would be, with a chance of error of 10 %.
+
+    The k-th smallest and the k-th largest value, by the sign test: that a median lies below the
+    k-th smallest of n values has the chance that fewer than k of n throws of a coin are heads.
+    """
+    ordered, n, k = sorted(values), len(values), 1
+    while 2 * sum(comb(n, heads) for heads in range(k + 1)) / 2**n <= CHANCE:
+        k += 1
+    return ordered[k - 1], ordered[-k]
 
 
 def bars(result: Result) -> list[Bar]:
@@ -49,7 +70,9 @@ def bars(result: Result) -> list[Bar]:
 
 
 def fair_rows(rows: list[Row]) -> dict[str, Row]:
-    return {r["contestant"]: r for r in rows if is_timed(r) and r["fair"]["ok"] is not False}
+    """Those that train the same, with enough rounds to say something about it."""
+    timed = [row for row in rows if is_timed(row) and row["rounds"] >= MIN_ROUNDS]
+    return {row["contestant"]: row for row in timed if row["fair"]["ok"] is not False}
 
 
 def of_case(rows: dict[str, Row]) -> Iterator[Bar]:
@@ -76,40 +99,52 @@ def of_case(rows: dict[str, Row]) -> Iterator[Bar]:
 
 
 def eager(rows: dict[str, Row]) -> Iterator[Bar]:
-    """The eager loop against each library, with Keras's parts and with those of the library."""
+    """The eager loop against each library that has the same parts."""
     if any(row["device"] != "cpu" for row in rows.values()):
         return
-    for name in [name for name in EAGER if name in rows]:
-        for peer in [rows[each] for each in PEERS if each in rows]:
-            what = f"{rows[name]['label']} against {peer['label']}"
-            yield Bar(what, peer["title"], ratios(peer, rows[name]), 1.0)
+    for name, others in EAGER.items():
+        for other in [rows[each] for each in others if each in rows and name in rows]:
+            what = f"{rows[name]['label']} against {other['label']}"
+            yield Bar(what, other["title"], ratios(other, rows[name]), 1.0)
 
 
 def first(rows: Any) -> Row | None:
-    """The fastest."""
-    return min(rows, key=lambda row: row["us_per_step"]["median"], default=None)
+    """The fastest, by the ratios within the rounds where there are any."""
+    rows = list(rows)
+    figure = "ratio" if all("ratio" in row for row in rows) else "us_per_step"
+    return min(rows, key=lambda row: row[figure]["median"], default=None)
 
 
 def ratios(other: Row, own: Row) -> list[float]:
-    """Times of the other over one's own, round by round."""
-    pairs = zip(other["us_per_step"]["all"], own["us_per_step"]["all"], strict=False)
+    """Times of the other over one's own, round by round.
+
+    Both as a part of the baseline's in the same round, where there is one: not all are in memory
+    at the same time in every case.
+    """
+    key = "ratio" if other.get("baseline") and other.get("baseline") == own.get("baseline") else ""
+    pairs = zip(other[key or "us_per_step"]["all"], own[key or "us_per_step"]["all"], strict=False)
     return [theirs / ours for theirs, ours in pairs]
 
 
 def table(result: Result) -> Table:
     """A line per requirement, those that do not hold first."""
+    order = [NOT_HELD, TIE, HELD]
     lines = [
-        [bar.what, bar.case, bar.said(), f"{bar.least:.3g}", "held" if bar.holds else "NOT HELD"]
-        for bar in sorted(bars(result), key=lambda bar: bar.holds)
+        [bar.what, bar.case, bar.said(), f"{bar.least:.3g}", bar.verdict]
+        for bar in sorted(bars(result), key=lambda bar: order.index(bar.verdict))
     ]
-    header = ["requirement", "case", "times as long (p5 to p95)", "at least", "verdict"]
+    header = ["requirement", "case", "times as long", "at least", "verdict"]
     return [header, *lines] if lines else []
 
 
 def sentences(result: Result) -> Iterator[str]:
     """How many hold, and each one that does not."""
     found = bars(result)
+    counts = {verdict: sum(bar.verdict == verdict for bar in found) for verdict in (HELD, TIE)}
     if found:
-        yield f"{sum(bar.holds for bar in found)} of {len(found)} requirements held."
-    for bar in [bar for bar in found if not bar.holds]:
+        yield (
+            f"{counts[HELD]} of {len(found)} requirements held, {counts[TIE]} tied: what is asked "
+            "for lies within the spread of what was measured."
+        )
+    for bar in [bar for bar in found if bar.verdict == NOT_HELD]:
         yield f"Not held: {bar.case}, {bar.what}: {bar.said()}, at least {bar.least:.3g}."

@@ -17,11 +17,11 @@ from benchmarks.suite import models
 
 Arrays = tuple[Tensor, Tensor]
 
-FEW = ("hand-keras", "hand-torch", "hand-torch-compile", "hand-torch-reduce-overhead", "tuned",
-       "tuned-compile", "tuned-reduce-overhead", "keras-fit", "lightning", "fitkit", "fitkit-torch",
-       "record-inductor", "record-torch", "record-cudagraph", "record-torch-cudagraph",
-       "floor")  # fmt: skip
+FEW = ("hand-keras", "hand-torch", "tuned", "tuned-compile", "keras-fit", "lightning", "fitkit",
+       "record-inductor", "record-torch", "record-cudagraph", "floor")  # fmt: skip
 """Contestants of the compute-bound cases: all of them would take too long there."""
+HEAVY = ("tuned-compile",)
+"""What the quick suite leaves out where it compiles for a minute."""
 CURVES = ("hand-keras", "hand-torch", "keras-fit", "lightning", "fitkit", "record-interpret",
           "record-inductor", "record-cudagraph", "floor")  # fmt: skip
 AXES = {
@@ -30,7 +30,7 @@ AXES = {
     "callbacks": (0, 5, 10, 20, 50),
     "metrics": (0, 1, 2, 5, 10),
 }
-QUICK_POINTS = {"batch": (8,), "layers": (16,), "callbacks": (50,), "metrics": (10,)}
+QUICK_POINTS = {"batch": (8, 128, 512, 2048)}  # and 32 and 1024, which are cases
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,10 @@ class Case:
         only: Names of the contestants; None for all.
         axis: Which curve this is a point of.
         value: Its place on the axis.
-        seconds: What it takes on two cores with an empty compiler cache, in the quick suite.
+        together: How many contestants may be in memory at the same time; None for all.
+        quick_without: Contestants that the quick suite leaves out here.
+        seconds: What it takes in the quick suite: on two cores, with an empty compiler cache.
+        full_seconds: The same for all contestants and rounds.
     """
 
     name: str
@@ -72,7 +75,10 @@ class Case:
     only: tuple[str, ...] | None = None
     axis: str | None = None
     value: int = 0
+    together: int | None = None
+    quick_without: tuple[str, ...] = ()
     seconds: int = 60
+    full_seconds: int = 240
 
 
 # -- data ------------------------------------------------------------------------------------------
@@ -136,44 +142,44 @@ CASES: dict[str, Case] = {
     case.name: case
     for case in [
         Case("mlp-32", "Guide's MLP, batch 32", "What a loop costs where a step is short.",
-             models.mlp, digits, 32, 128, longer_on_cuda=4, seconds=100),
+             models.mlp, digits, 32, 96, longer_on_cuda=5, seconds=70),
         Case("mlp-1024", "Guide's MLP, batch 1024", "The same with more arithmetic per step.",
-             models.mlp, digits, 1024, 8, longer_on_cuda=8, seconds=55),
+             models.mlp, digits, 1024, 8, longer_on_cuda=8, seconds=45),
         Case("mlp-metrics", "Guide's MLP, accuracy, validation",
              "A whole epoch: accuracy at every step, validation at the end.",
              models.mlp, digits, 32, 64, num_metrics=1, validates=True, longer_on_cuda=8,
-             seconds=70),
+             seconds=55),
         Case("mlp-torch", "MLP of torch modules, batch 32",
              "The same MLP without Keras: what the loops themselves cost.",
-             models.torch_mlp, digits, 32, 128, kind="torch", longer_on_cuda=4, seconds=50),
+             models.torch_mlp, digits, 32, 96, kind="torch", longer_on_cuda=5, seconds=35),
         Case("cnn", "CNN on 32x32x3, batch 32", "Convolutions and batch normalization.",
-             models.cnn, images, 32, 8, longer_on_cuda=16, seconds=80),
+             models.cnn, images, 32, 4, longer_on_cuda=32, quick_without=HEAVY, seconds=50,
+             full_seconds=330),
         Case("bag", "Embedding bag and MLP, batch 32", "A large table; a step reads little of it.",
-             models.embedding_bag, bags, 32, 64, longer_on_cuda=8, seconds=60),
+             models.embedding_bag, bags, 32, 32, longer_on_cuda=16, seconds=45),
         Case("gpt-tiny", "Tiny GPT of Keras layers", "Attention; two layers, 64 tokens, batch 8.",
-             partial(models.gpt, **_tiny), partial(texts, **TINY), 8, 8, devices=("cpu",),
-             seconds=85),
+             partial(models.gpt, **_tiny), partial(texts, **TINY), 8, 4, devices=("cpu",),
+             quick_without=HEAVY, seconds=60, full_seconds=420),
         Case("gpt-tiny-torch", "Tiny GPT of torch modules", "The same of torch modules.",
-             partial(models.TorchGPT, **_tiny), partial(texts, **TINY), 8, 8, kind="torch",
-             devices=("cpu",), seconds=60),
+             partial(models.TorchGPT, **_tiny), partial(texts, **TINY), 8, 4, kind="torch",
+             devices=("cpu",), quick_without=HEAVY, seconds=45, full_seconds=300),
         Case("gan", "Guide's GAN, batch 16", "Two networks, two optimizers, one step each.",
-             gan, pictures, 16, 8, kind="gan", longer_on_cuda=8, seconds=70),
+             gan, pictures, 16, 4, kind="gan", longer_on_cuda=16, seconds=45, full_seconds=300),
         Case("resnet50", "ResNet-50, batch 64", "A compute-bound network of convolutions.",
              models.resnet50, partial(images, size=224, classes=1000), 64, 8, devices=("cuda",),
-             only=FEW),
+             only=FEW, together=3, seconds=150),
         Case("gpt2", "GPT-2 small of Keras layers", "124 million weights, 1024 tokens, batch 4.",
              partial(models.gpt, **_small), partial(texts, **SMALL), 4, 8, devices=("cuda",),
-             only=FEW),
+             only=FEW, together=3, seconds=150),
         Case("gpt2-torch", "GPT-2 small of torch modules", "The same of torch modules.",
              partial(models.TorchGPT, **_small), partial(texts, **SMALL), 4, 8, kind="torch",
-             devices=("cuda",), only=FEW),
+             devices=("cuda",), only=FEW, together=3, seconds=100),
     ]
 }  # fmt: skip
-QUICK = ("mlp-32", "mlp-metrics", "mlp-1024", "cnn", "gpt-tiny")
 GROUPS = {
-    "small": ("mlp-32", "mlp-1024", "mlp-metrics", "mlp-torch", "bag"),
+    "small": ("mlp-32", "mlp-1024", "mlp-metrics", "mlp-torch", "bag", "cnn", "gan"),
     "large": ("resnet50", "gpt2", "gpt2-torch"),
-    "rest": ("cnn", "gan", "curves", "built-in"),
+    "rest": ("curves", "built-in"),
 }
 """What the three commands for a GPU run."""
 
@@ -195,7 +201,8 @@ def point(axis: str, value: int) -> Case:
         only=CURVES,
         axis=axis,
         value=value,
-        seconds=12,
+        seconds=8,
+        full_seconds=60,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.suite.bars import MIN_ROUNDS
 from benchmarks.suite.cases import Case
 from benchmarks.suite.worker import work
 
@@ -25,7 +26,7 @@ class Settings:
         device: "cpu" or "cuda".
         threads: Threads of torch in every contestant.
         warmup: Rounds thrown away.
-        rounds: Rounds measured.
+        rounds: Rounds measured, or fewer where time is short.
         ready_s: How long a contestant may take to get through its first epoch.
         at_once: How many get ready at the same time; measured is one at a time.
         probes: Names of probes to run after the rounds.
@@ -38,6 +39,11 @@ class Settings:
     ready_s: float = 300.0
     at_once: int = 1
     probes: tuple[str, ...] = ()
+
+    @property
+    def windows(self) -> int:
+        """The rounds that `Benchmark` measures, too: those that there are in any case."""
+        return min(self.rounds, MIN_ROUNDS)
 
 
 class Worker:
@@ -58,6 +64,7 @@ class Worker:
             # the first epoch builds, traces and compiles
             "before": 1 + settings.warmup,
             "rounds": settings.rounds,
+            "windows": settings.windows,
             "after": len(settings.probes),
             "scratch": str(scratch / name),
         }
@@ -113,18 +120,24 @@ def finish(worker: Worker) -> None:
         worker.end()
 
 
-def summary(worker: Worker) -> Row:
-    """The row of a contestant: times in us per step, one per round."""
+def summary(worker: Worker, settings: Settings) -> Row:
+    """The row of a contestant: times in us per step, one per round.
+
+    With one thread on a CPU the time of the process counts: it leaves out what other programs take.
+    """
     row = dict(worker.row)
-    if "error" in row:
-        return {"error": row["error"]}
+    for key in ("error", "left_out"):
+        if key in row:
+            return {key: row[key]}
     if not worker.wall:
         return {"left_out": "there was no time for a round"}
     steps = row["steps"]
     row |= {"losses": worker.losses, "states": worker.states}
     row["wall_us"] = [1e6 * each / steps for each in worker.wall]
-    row["pass_us"] = [1e6 * each / steps for each in worker.passes]
+    row["pass_us"] = [1e6 * each / steps for each in worker.passes[: settings.windows]]
     row["cpu_us"] = [1e6 * each / steps for each in worker.cpu]
+    alone = settings.device == "cpu" and settings.threads == 1
+    row["us"] = row["cpu_us"] if alone else row["wall_us"]
     # what the first epoch took longer than a later one, and one step of a later one
     step_s = min(worker.wall) / steps
     row["first_step_s"] = max(step_s, row.pop("since_begin_s") - step_s * (steps - 1))

@@ -20,21 +20,21 @@ _ABOUT = ("commit", "date", "load_average", "threads", "cpu", "python")
 def rows_of(case: Case, measured: dict[str, Row], settings: dict[str, Any]) -> list[Row]:
     """One row per contestant, with everything needed to read it alone."""
     about = machine(settings["device"])
-    baseline = next((name for name in HAND.values() if "wall_us" in measured.get(name, {})), None)
+    baseline = next((name for name in HAND.values() if "us" in measured.get(name, {})), None)
     rows = []
     for name, found in measured.items():
         row = heading(case, name, settings, about)
-        if "wall_us" in found:
+        if "us" in found:
             row |= figures(case, found, settings)
             row |= {
                 "fair": fairness(name, measured),
-                "agreement": agreement(found, settings["rounds"]),
+                "agreement": agreement(found),
             }
             if baseline is not None:
                 row["baseline"] = baseline
-                row["ratio"] = spread(paired(found["wall_us"], measured[baseline]["wall_us"]))
-            if "wall_us" in measured.get("floor", {}):
-                floor = statistics.median(measured["floor"]["wall_us"])
+                row["ratio"] = spread(paired(found["us"], found["baseline_us"]))
+            if "us" in measured.get("floor", {}):
+                floor = statistics.median(measured["floor"]["us"])
                 row["over_floor_us"] = row["us_per_step"]["median"] - floor
                 row |= utilization(row, measured["floor"]["told"])
             if name == "floor":
@@ -77,12 +77,12 @@ def version_of(package: str) -> str:
 
 def figures(case: Case, found: Row, settings: dict[str, Any]) -> Row:
     """Times, speeds, memory."""
-    us = spread(found["wall_us"])
     speed = 1e6 / np.array(found["wall_us"])
     row = {
         "rounds": len(found["wall_us"]),
         "steps": found["steps"],
-        "us_per_step": us,
+        "us_per_step": spread(found["us"]),
+        "wall_us_per_step": spread(found["wall_us"]),
         "cpu_us_per_step": spread(found["cpu_us"]),
         "steps_per_s": percentiles(speed),
         "samples_per_s": percentiles(speed * case.batch),

@@ -1,4 +1,4 @@
-"""`python -m benchmarks run`: which cases, who takes part, until when."""
+"""`python -m benchmarks run`: measures one case after the other until the time is over."""
 
 import argparse
 import os
@@ -8,45 +8,56 @@ from collections.abc import Callable
 
 from benchmarks import callbacks_cost
 from benchmarks.harness import RESULTS, machine
-from benchmarks.suite.cases import AXES, CASES, GROUPS, QUICK, QUICK_POINTS, Case, find
+from benchmarks.suite.cases import CASES, Case, find
 from benchmarks.suite.contestants import CONTESTANTS
+from benchmarks.suite.plan import BUILT_IN, chooser, estimate, plan, title_of
+from benchmarks.suite.plan import said as in_minutes
 from benchmarks.suite.process import Settings
 from benchmarks.suite.report import report
-from benchmarks.suite.rounds import OutOfTimeError, run_case
+from benchmarks.suite.rounds import OutOfTimeError, Until, run_case
 from benchmarks.suite.rows import Row, heading, rows_of
 from benchmarks.suite.show import Screen
 from benchmarks.suite.store import Store
 
 FULL = {"warmup": 1, "rounds": 15, "ready_s": 300.0}
-SHORT = {"warmup": 1, "rounds": 6, "ready_s": 150.0}
+SHORT = {"warmup": 1, "rounds": 11, "ready_s": 150.0}
 QUICK_MINUTES = 7.2
-FASTEST = ("record-inductor", "record-cudagraph")
+AT_ONCE = 4
 
 
 def run(arguments: argparse.Namespace, device: str) -> int:
     """Measure what was asked for; return the exit status."""
-    numbers = SHORT if arguments.quick else FULL
-    settings = Settings(
-        device=device,
-        threads=arguments.threads,
-        warmup=numbers["warmup"],
-        rounds=arguments.rounds or numbers["rounds"],
-        ready_s=numbers["ready_s"],
-        at_once=max(1, min(2, (os.cpu_count() or 1) // arguments.threads)),
-        probes=("kernels", "syncs") if device != "cpu" else (),
-    )
+    settings = settings_of(arguments, device)
     minutes = arguments.minutes or (QUICK_MINUTES if arguments.quick else float("inf"))
     deadline = time.monotonic() + 60 * minutes
     path = arguments.out or RESULTS / f"suite_{device}{'_quick' * arguments.quick}.json"
     names = plan(arguments.cases, device, arguments.quick)
     store = Store(path.resolve(), {**vars(settings), "quick": arguments.quick})
-    suite = Suite(store, settings, chooser(arguments), deadline, Screen(sys.stdout))
-    suite.measure(names_to_measure(suite, names))
+    suite = Suite(store, settings, chooser(arguments, device), deadline, Screen(sys.stdout))
+    left = names_to_measure(suite, names)
+    expected = min(estimate(left, arguments.quick), 60 * minutes)
+    print(f"{len(left)} cases, {in_minutes(expected)}", flush=True)
+    suite.measure(left)
     print(f"wrote {path}")
     if arguments.report:
         return report([path])
     print(f"draw it: python -m benchmarks report {path}")
     return 0
+
+
+def settings_of(arguments: argparse.Namespace, device: str) -> Settings:
+    """How to measure."""
+    numbers = SHORT if arguments.quick else FULL
+    cores = os.cpu_count() or 1
+    return Settings(
+        device=device,
+        threads=arguments.threads,
+        warmup=numbers["warmup"],
+        rounds=arguments.rounds or numbers["rounds"],
+        ready_s=numbers["ready_s"],
+        at_once=max(1, min(AT_ONCE, cores // arguments.threads)),
+        probes=("kernels", "syncs") if device != "cpu" else (),
+    )
 
 
 class Suite:
@@ -65,7 +76,7 @@ class Suite:
 
     def contestants(self, name: str) -> list[str]:
         """Who is to have a row for the case."""
-        if name == "built-in":
+        if name == BUILT_IN:
             return list(callbacks_cost.REGISTRY)
         case, device = find(name), self.settings.device
         return [
@@ -82,56 +93,71 @@ class Suite:
         """Measure these; what there is no time for is named in the file."""
         for index, name in enumerate(names):
             self.screen.begin(f"[{index + 1}/{len(names)}] {title_of(name)}")
-            if time.monotonic() + self._needs(name) > self.deadline:
-                self._leave_out(name)
-                continue
+            until = self._share(names[index:])
             try:
-                rows = self._callbacks() if name == "built-in" else self._case(find(name))
+                rows = self._rows(name, until)
             except OutOfTimeError:
-                self._leave_out(name)
+                self.store.leave_out(name)
+                self.screen.end("left out: no time")
                 continue
             self.store.put(name, rows)
             self.screen.end(said(rows))
         self.store.write()
 
-    def _needs(self, name: str) -> float:
-        """Seconds that a case should at least have: half of what it takes at worst."""
-        return 30 if name == "built-in" else find(name).seconds / 2
+    def _share(self, names: list[str]) -> Until:
+        """The time of the first: what is left is shared by what they take."""
+        quick = self.store.settings.get("quick", False)
+        part = estimate(names[:1], quick) / estimate(names, quick)
+        return Until(self.deadline, self.deadline).part(part)
 
-    def _leave_out(self, name: str) -> None:
-        self.store.leave_out(name)
-        self.screen.end("left out: no time")
+    def _rows(self, name: str, until: Until) -> list[Row]:
+        quick = self.store.settings.get("quick", False)
+        least = time.monotonic() + estimate([name], quick) / 8  # less is not worth beginning
+        if least > until.deadline:
+            raise OutOfTimeError
+        return self._callbacks() if name == BUILT_IN else self._case(find(name), until)
 
-    def _case(self, case: Case) -> list[Row]:
+    def _case(self, case: Case, until: Until) -> list[Row]:
         """Measure who is wanted and who has a row: only those of the same rounds compare."""
         asked = {*self.contestants(case.name), *self.store.done(case.name)}
         device, names = self.settings.device, [name for name in CONTESTANTS if name in asked]
         reasons = {name: CONTESTANTS[name].why_not(case, device) for name in names}
         able = [name for name, reason in reasons.items() if reason is None]
-        measured = run_case(case, able, self.settings, deadline=self.deadline, show=self.screen.say)
+        measured = run_case(case, able, self.settings, until=until, show=self.screen.say)
         measured |= {name: {"left_out": reason} for name, reason in reasons.items() if reason}
         return rows_of(case, measured, vars(self.settings))
 
     def _callbacks(self) -> list[Row]:
-        """What each built-in callback adds to a step, eager and replayed."""
-        rows, case = [], CASES["mlp-32"]
-        recorded = "interpret" if self.settings.device == "cpu" else "cudagraph"
-        for name in callbacks_cost.REGISTRY:
+        """What each built-in callback adds to a step; each is kept when it is done."""
+        rows = [row for row in self.store.result["rows"] if row["case"] == BUILT_IN]
+        there = {row["contestant"] for row in rows}
+        for name in [name for name in callbacks_cost.REGISTRY if name not in there]:
             if time.monotonic() > self.deadline:
                 raise OutOfTimeError
             self.screen.say(name)
-            row = heading(case, "fitkit", vars(self.settings), machine(self.settings.device))
-            adds = {
-                mode: callbacks_cost.cost(name, backend, rounds=7, device=self.settings.device)
-                for mode, backend in {"eager": None, recorded: recorded}.items()
-            }
-            row |= {"case": "built-in", "title": "Built-in callbacks", "contestant": name,
-                    "label": name, "family": "callback",
-                    "adds_us": {k: v["adds_us_per_step"] for k, v in adds.items()},
-                    "adds_p5_p95": {k: v["adds_p5_p95"] for k, v in adds.items()},
-                    "kernels_us": adds["eager"]["kernels_us_per_step"]}  # fmt: skip
-            rows.append(row)
+            rows.append(callback_row(name, self.settings))
+            self.store.put(BUILT_IN, rows)
         return rows
+
+
+def callback_row(name: str, settings: Settings) -> Row:
+    """What a callback adds, eager and replayed."""
+    recorded = "interpret" if settings.device == "cpu" else "cudagraph"
+    adds = {
+        mode: callbacks_cost.cost(name, backend, rounds=7, device=settings.device)
+        for mode, backend in {"eager": None, recorded: recorded}.items()
+    }
+    about = heading(CASES["mlp-32"], "fitkit", vars(settings), machine(settings.device))
+    return about | {
+        "case": BUILT_IN,
+        "title": title_of(BUILT_IN),
+        "contestant": name,
+        "label": name,
+        "family": "callback",
+        "adds_us": {mode: each["adds_us_per_step"] for mode, each in adds.items()},
+        "adds_p5_p95": {mode: each["adds_p5_p95"] for mode, each in adds.items()},
+        "kernels_us": adds["eager"]["kernels_us_per_step"],
+    }
 
 
 def names_to_measure(suite: Suite, names: list[str]) -> list[str]:
@@ -162,55 +188,3 @@ def said(rows: list[Row]) -> str:
     )
     line += f"; failed: {', '.join(failed)}" if failed else ""
     return line + (f"; another loss: {', '.join(unfair)}" if unfair else "")
-
-
-def title_of(name: str) -> str:
-    return "Built-in callbacks" if name == "built-in" else find(name).title
-
-
-def plan(asked: list[str] | None, device: str, quick: bool) -> list[str]:
-    """Names of cases: as asked for, with groups and curves unfolded, or all there are.
-
-    Raises:
-        SystemExit: If a name is unknown.
-    """
-    points = QUICK_POINTS if quick else AXES
-    if asked is None:
-        asked = [*(QUICK if quick else CASES), "curves", *(() if quick else ("built-in",))]
-    names: list[str] = []
-    for name in asked:
-        if name in GROUPS:
-            names += plan(list(GROUPS[name]), device, quick)
-        elif name == "curves":
-            names += plan(list(points), device, quick)
-        elif name in AXES:
-            names += [f"{name}={value}" for value in points[name]]
-        else:
-            names.append(name)
-    try:
-        known = [n for n in names if n == "built-in" or device in find(n).devices]
-    except KeyError as error:
-        choices = ", ".join([*CASES, *AXES, "curves", "built-in", *GROUPS])
-        raise SystemExit(f"there is no case {error}\nUse some of: {choices}.") from None
-    return list(dict.fromkeys(known))
-
-
-def chooser(arguments: argparse.Namespace) -> Callable[[Case], list[str]]:
-    """Which contestants a case is to have."""
-
-    def wanted(case: Case) -> list[str]:
-        names = [name for name in CONTESTANTS if case.only is None or name in case.only]
-        if arguments.quick:
-            names = [name for name in names if not CONTESTANTS[name].slow]
-        if arguments.quick and case.name != "mlp-32":
-            names = [name for name in names if name != "record-loader"]  # one more compile
-        if arguments.quick and case.axis is not None:
-            names = [name for name in names if name not in FASTEST]  # a compile per point
-        if arguments.peers is not None:
-            peers = {name for name in names if CONTESTANTS[name].family == "peer"}
-            names = [name for name in names if name not in peers or name in arguments.peers]
-        if arguments.contestants is not None:
-            names = [name for name in names if name in arguments.contestants]
-        return names
-
-    return wanted

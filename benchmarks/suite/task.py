@@ -51,7 +51,8 @@ class Task:
         steps: Steps per epoch.
         epochs: How many to train.
         warmup: Epochs before those that are measured.
-        rounds: Epochs that are measured.
+        rounds: Epochs that may be measured.
+        windows: How many of these fitkit's own `Benchmark` is to measure, too.
         after: Epochs after those, which probes watch.
         model_s: What it took to make the model.
         tick: To be called at the end of every epoch, after its validation.
@@ -67,6 +68,7 @@ class Task:
         device: str = "cpu",
         warmup: int = 1,
         rounds: int = 1,
+        windows: int = 1,
         after: int = 0,
         tick: Callable[[], None] = lambda: None,
         passed: Callable[[], None] = lambda: None,
@@ -74,7 +76,7 @@ class Task:
     ) -> None:
         self.case, self.device, self.tick, self.scratch = case, device, tick, scratch
         self.batch = case.batch
-        self.warmup, self.rounds, self.after = warmup, rounds, after
+        self.warmup, self.rounds, self.windows, self.after = warmup, rounds, windows, after
         self.epochs = warmup + rounds + after
         self.passed = passed
         self.told: dict[str, Any] = {}

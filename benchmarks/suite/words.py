@@ -3,9 +3,11 @@
 import statistics
 from collections.abc import Iterator
 
-from benchmarks.suite.tables import Result, Row, by_case, is_timed
+from benchmarks.suite.bars import MIN_ROUNDS, fair_rows, first, ratios
+from benchmarks.suite.tables import Result, Row, by_case, is_timed, wall_us
 
 BUSY = 1.15
+NO_TIME = "no time"
 NOBODY = "there is no hand loop to compare with"
 
 
@@ -44,16 +46,28 @@ def doubts(result: Result) -> Iterator[str]:
             yield f"{row['title']}, {row['label']}: its loss was not checked, {NOBODY}."
         if "error" in row:
             yield f"{row['title']}, {row['label']} failed: {row['error']}."
+    yield from short_of_time(result)
     if (busy := busyness(result)) > BUSY:
         yield f"The machine was busy: steps took {busy:.1f} times their CPU time. Measure again."
     if result["left_out"]:
         yield f"There was no time for: {', '.join(result['left_out'])}."
 
 
+def short_of_time(result: Result) -> Iterator[str]:
+    """What there was too little time for."""
+    for rows in by_case(result).values():
+        few = [row["rounds"] for row in rows if is_timed(row) and row["rounds"] < MIN_ROUNDS]
+        if few:
+            yield f"{rows[0]['title']}: only {min(few)} rounds, too few to compare."
+    for row in result["rows"]:
+        if NO_TIME in row.get("left_out", ""):
+            yield f"{row['title']}, {row['label']}: {row['left_out']}."
+
+
 def busyness(result: Result) -> float:
     """Wall time over CPU time, the median of the rows: 1 where nobody else computes."""
     ratios = [
-        median_us(row) / (row["threads"] * row["cpu_us_per_step"]["median"])
+        wall_us(row) / (row["threads"] * row["cpu_us_per_step"]["median"])
         for row in result["rows"]
         if is_timed(row) and row["device"] == "cpu"
     ]
@@ -63,17 +77,16 @@ def busyness(result: Result) -> float:
 def headlines(result: Result) -> Iterator[str]:
     """What the cases say about fitkit, one line each."""
     for rows in by_case(result).values():
-        same = [row for row in rows if is_timed(row) and row["fair"]["ok"] is not False]
-        timed = [row for row in same if row["family"] != "floor"]
-        recorded = [row for row in timed if row["family"] == "record"]
-        others = [row for row in timed if row["family"] not in ("record", "fitkit")]
-        if not recorded or not others:
+        same = fair_rows(rows).values()
+        best = first(row for row in same if row["family"] == "record")
+        rival = first(row for row in same if row["family"] not in ("record", "fitkit", "floor"))
+        if best is None or rival is None:
             continue
-        best, rival = min(recorded, key=median_us), min(others, key=median_us)
+        times = statistics.median(ratios(rival, best))
         yield (
             f"{best['title']}: {best['label']} takes {median_us(best):,.0f} us per step, "
             f"{rival['label']}, the fastest other, {median_us(rival):,.0f} us "
-            f"({median_us(rival) / median_us(best):.1f} times as much)."
+            f"({times:.1f} times as much)."
         )
 
 

@@ -67,6 +67,7 @@ class Gate:
             device=self.device,
             warmup=options["before"],
             rounds=options["rounds"],
+            windows=options["windows"],
             after=options["after"],
             tick=self.tick,
             passed=self.passed,
@@ -77,6 +78,8 @@ class Gate:
         self.device_mb: dict[str, float] = {}
         self.num_epochs, self.pass_s = 0, 0.0
         self.probe: Probe | None = None
+        gc.collect()
+        gc.freeze()  # the libraries of the others are imported, too: nobody looks through them
         self._start()
 
     def train(self) -> None:

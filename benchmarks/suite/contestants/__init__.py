@@ -30,7 +30,7 @@ class Contestant:
         options: What distinguishes it from others of its module.
         kinds: Kinds of cases it can train.
         device: Only there, if given.
-        slow: Left out of the quick suite.
+        quick: Kinds of cases in which it takes part in the quick suite.
         missing: Why it cannot take part at all.
     """
 
@@ -42,8 +42,15 @@ class Contestant:
     options: dict[str, Any] = field(default_factory=dict)
     kinds: tuple[str, ...] = ("keras", "torch")
     device: str | None = None
-    slow: bool = False
+    quick: tuple[str, ...] = ("keras", "torch", "gan")
     missing: str | None = None
+
+    @property
+    def compiles(self) -> bool:
+        """Whether it is long until its first step."""
+        backend = self.options.get("backend", "interpret")
+        jit = "compiled" in self.options or "jit_compile" in self.options
+        return jit or backend != "interpret"
 
     def why_not(self, case: Case, device: str) -> str | None:
         """Why it has no figures for the case, or None."""
@@ -68,7 +75,7 @@ CONTESTANTS: dict[str, Contestant] = {
     ),
     "hand-keras-compile": Contestant(
         "hand loop, Keras parts, torch.compile", "hand", "Keras", "hand_keras", "keras",
-        {"compiled": {}}, kinds=("keras",), slow=True,
+        {"compiled": {}}, kinds=("keras",), quick=(),
     ),
     "hand-keras-reduce-overhead": Contestant(
         "hand loop, Keras parts, reduce-overhead", "hand", "Keras", "hand_keras", "keras",
@@ -77,7 +84,7 @@ CONTESTANTS: dict[str, Contestant] = {
     "hand-torch": Contestant("hand loop, torch parts", "hand", "torch", "hand_torch"),
     "hand-torch-compile": Contestant(
         "hand loop, torch.compile, fused Adam", "hand", "torch", "hand_torch",
-        options={"compiled": {}, "fused": True}, slow=True,
+        options={"compiled": {}, "fused": True}, quick=(),
     ),
     "hand-torch-reduce-overhead": Contestant(
         "hand loop, torch.compile reduce-overhead", "hand", "torch", "hand_torch",
@@ -85,7 +92,7 @@ CONTESTANTS: dict[str, Contestant] = {
     ),
     "tuned": Contestant(
         "hand-tuned, resident slices, fused Adam", "hand", "torch", "tuned",
-        slow=True,
+        quick=(),
     ),
     "tuned-compile": Contestant(
         "hand-tuned, resident slices, torch.compile", "hand", "torch", "tuned",
@@ -98,14 +105,14 @@ CONTESTANTS: dict[str, Contestant] = {
     "keras-fit": Contestant("Keras fit", "keras", "Keras", "keras_fit", "keras", kinds=KERAS),
     "keras-fit-jit": Contestant(
         "Keras fit, jit_compile", "keras", "Keras", "keras_fit", "keras", {"jit_compile": True},
-        kinds=KERAS, slow=True,
+        kinds=KERAS, quick=(),
     ),
     "lightning": Contestant(
         "Lightning", "peer", "torch", "by_lightning", "lightning", kinds=ALL
     ),
     "lightning-barebones": Contestant(
         "Lightning, barebones", "peer", "torch", "by_lightning", "lightning", {"barebones": True},
-        kinds=ALL, slow=True,
+        kinds=ALL, quick=(),
     ),
     "ignite": Contestant("Ignite", "peer", "torch", "by_ignite", "pytorch-ignite", kinds=ALL),
     "accelerate": Contestant(
@@ -113,7 +120,7 @@ CONTESTANTS: dict[str, Contestant] = {
     ),
     "skorch": Contestant("skorch", "peer", "torch", "by_skorch", "skorch"),
     "poutyne": Contestant("Poutyne", "peer", "torch", "by_poutyne", "poutyne"),
-    "torchtnt": Contestant("TorchTNT", "peer", "torch", "by_torchtnt", "torchtnt", slow=True),
+    "torchtnt": Contestant("TorchTNT", "peer", "torch", "by_torchtnt", "torchtnt", quick=()),
     "composer": Contestant(
         "Composer", "peer", "torch", "", "mosaicml",
         missing="mosaicml 0.32.1 requires torch < 2.7.1: it cannot be installed beside torch 2.13",
@@ -122,11 +129,12 @@ CONTESTANTS: dict[str, Contestant] = {
         "fitkit eager, Keras parts", "fitkit", "Keras", "by_fitkit", "keras", kinds=KERAS
     ),
     "fitkit-torch": Contestant(
-        "fitkit eager, torch parts", "fitkit", "torch", "by_fitkit", options={"parts": "torch"}
+        "fitkit eager, torch parts", "fitkit", "torch", "by_fitkit", options={"parts": "torch"},
+        kinds=ALL,
     ),
     "fitkit-loader": Contestant(
         "fitkit eager, DataLoader", "fitkit", "Keras", "by_fitkit", "keras",
-        {"resident": False}, kinds=("keras",), slow=True,
+        {"resident": False}, kinds=("keras",), quick=(),
     ),
     "record-interpret": Contestant(
         "fitkit Record interpret", "record", "Keras", "by_fitkit", "keras",
@@ -138,11 +146,11 @@ CONTESTANTS: dict[str, Contestant] = {
     ),
     "record-loader": Contestant(
         "fitkit Record inductor, DataLoader", "record", "Keras", "by_fitkit", "keras",
-        {"backend": "inductor", "resident": False}, kinds=("keras",),
+        {"backend": "inductor", "resident": False}, kinds=("keras",), quick=(),
     ),
     "record-torch": Contestant(
         "fitkit Record inductor, torch parts", "record", "torch", "by_fitkit",
-        options={"parts": "torch", "backend": "inductor"}, slow=True,
+        options={"parts": "torch", "backend": "inductor"}, kinds=ALL, quick=("torch",),
     ),
     "record-cudagraph": Contestant(
         "fitkit Record cudagraph", "record", "Keras", "by_fitkit", "keras",

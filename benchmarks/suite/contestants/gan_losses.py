@@ -15,10 +15,12 @@ class GanLosses(nn.Module):
         super().__init__()
         self.model = model
 
-    def optimizers(self) -> list[torch.optim.Optimizer]:
+    def optimizers(self, **options: Any) -> list[torch.optim.Optimizer]:
         """One Adam per network: the discriminator's first."""
         networks = (self.model.discriminator, self.model.generator)
-        return [torch.optim.Adam(each.parameters(), lr=LEARNING_RATE) for each in networks]
+        return [
+            torch.optim.Adam(each.parameters(), lr=LEARNING_RATE, **options) for each in networks
+        ]
 
     def discriminator_loss(self, real: Tensor) -> Tensor:
         """Tell made images (label 1) from real ones (label 0), with noise on the labels."""

@@ -1,13 +1,15 @@
 """Contestants train the same thing: same weights, same batches, and so the same loss."""
 
 import copy
+import functools
+import time
 from importlib.util import find_spec
 
 import pytest
 import torch
 
 from benchmarks.suite import cases, checks, probes
-from benchmarks.suite.contestants import CONTESTANTS, floor
+from benchmarks.suite.contestants import CONTESTANTS, by_fitkit, floor
 from benchmarks.suite.process import Settings, Worker
 from benchmarks.suite.rounds import run_case
 from benchmarks.suite.rows import rows_of
@@ -73,7 +75,7 @@ def test_a_row_says_everything_about_itself(rows):
 def test_fitkit_tells_what_its_own_benchmark_says(rows):
     agreed = rows["fitkit"]["agreement"]
     assert agreed["difference"] == agreed["outside_us"] / agreed["benchmark_us"] - 1
-    assert 0.5 < agreed["outside_us"] / rows["fitkit"]["us_per_step"]["median"] < 1.1
+    assert 0.5 < agreed["outside_us"] / rows["fitkit"]["wall_us_per_step"]["median"] < 1.1
     assert rows["hand-keras"]["agreement"] is None
 
 
@@ -180,13 +182,84 @@ def test_losses_are_compared_after_every_epoch_that_both_have():
     assert (fair["ok"], fair["why"]) == (None, "there is no hand loop to compare with")
 
 
+def test_more_is_allowed_after_many_steps_and_not_before():
+    hand = {"losses": {0: 3.0, 256: 2.0, 512: 1.0}}
+
+    def fair(early, late):
+        other = {"losses": {0: 3.0, 256: 2.0 + early, 512: 1.0 + late}}
+        found = checks.fairness("tuned", {"hand-torch": hand, "tuned": other})
+        return found["ok"], found["after_steps"], found["tolerance"]
+
+    assert fair(0.0, 2 * 0.049) == (True, 512, 0.05)
+    assert fair(0.0, 2 * 0.051) == (False, 512, 0.05)
+    assert fair(2 * 0.006, 2 * 0.049) == (False, 256, 0.005)
+    long = {"losses": {0: 3.0, 400: 2.0, 800: 1.0}}
+    off = {"losses": {0: 3.0, 400: 2.0 + 2 * 0.006, 800: 1.0}}
+    assert not checks.fairness("tuned", {"hand-torch": long, "tuned": off})["ok"]  # first epoch
+
+
+def test_rounding_alone_is_no_other_training():
+    """The same loop from weights that are other in their last bit, which ReLU makes more of."""
+
+    def losses(disturb):
+        task, found = Task(cases.find("mlp-32"), warmup=1, rounds=5), {}
+        disturb(task)
+        task.tick = lambda: found.update({task.steps * len(found): final_loss(task)})
+        task.tick()
+        CONTESTANTS["tuned"].train(task)
+        return {"losses": found}
+
+    measured = {"hand-torch": losses(lambda task: None), "tuned": losses(last_bits)}
+    fair = checks.fairness("tuned", measured)
+    assert (fair["ok"], len(measured["tuned"]["losses"])) == (True, 7)
+
+
+@torch.no_grad()
+def last_bits(task):
+    generator = torch.Generator().manual_seed(0)
+    for parameter in task.model.parameters():
+        signs = torch.randint(-1, 2, parameter.shape, generator=generator)
+        parameter.mul_(1 + 2**-23 * signs)
+
+
 def test_a_benchmark_that_says_something_else_is_found():
     told = {"told": {"benchmark_us": 1000.0}}
-    assert checks.agreement({**told, "pass_us": [1029.0]}, 1)["ok"] is True
-    assert checks.agreement({**told, "pass_us": [1040.0]}, 1)["ok"] is False
-    cut = checks.agreement({"told": {}, "pass_us": [1040.0]}, 3)
-    assert (cut["ok"], cut["why"]) == (None, "cut short: 1 of 3 rounds")
-    assert checks.agreement({"told": {}, "pass_us": [0.0]}, 1) is None
+    assert checks.agreement({**told, "pass_us": [1029.0]})["ok"] is True
+    assert checks.agreement({**told, "pass_us": [1040.0]})["ok"] is False
+    cut = checks.agreement({"told": {}, "pass_us": [1040.0]})
+    assert (cut["ok"], cut["why"]) == (None, "cut short after 1 rounds")
+    assert checks.agreement({"told": {}, "pass_us": [0.0]}) is None
+
+
+def both_clocks(monkeypatch, name, clock=time.perf_counter, case="metrics=1"):
+    """A contestant of fitkit, timed by `Benchmark` with `clock` and by the clock of the suite."""
+    task = Task(cases.find(case), warmup=1, rounds=7, windows=5)
+    begun, passes, losses = [time.perf_counter()], [], []
+
+    def tick():
+        losses.append(final_loss(task))
+        begun[0] = time.perf_counter()
+
+    task.passed = lambda: passes.append(time.perf_counter() - begun[0])
+    task.tick = tick
+    timed = functools.partial(by_fitkit.Benchmark, clock=clock)
+    monkeypatch.setattr(by_fitkit, "Benchmark", timed)
+    CONTESTANTS[name].train(task)
+    pass_us = [1e6 * each / task.steps for each in passes[1:6]]
+    return checks.agreement({"told": task.told, "pass_us": pass_us}), losses
+
+
+@pytest.mark.parametrize("name", ["fitkit", "fitkit-torch", "fitkit-loader"])
+def test_benchmark_and_the_clock_of_the_suite_agree_about_the_same_passes(monkeypatch, name):
+    agreed, losses = both_clocks(monkeypatch, name)
+    assert agreed["ok"] is True, agreed
+    assert len(losses) == 8  # the run went on after Benchmark was done
+    assert len(set(losses)) == 8
+
+
+def test_a_benchmark_whose_clock_is_wrong_does_not_agree(monkeypatch):
+    slow = lambda: 0.95 * time.perf_counter()
+    assert both_clocks(monkeypatch, "fitkit", slow)[0]["ok"] is False
 
 
 # -- figures ---------------------------------------------------------------------------------------

@@ -156,7 +156,7 @@ def test_at_the_deadline_the_rounds_so_far_are_kept(monkeypatch, deadline, done)
     clock = [0.0]
     monkeypatch.setattr(rounds.time, "monotonic", lambda: clock[0])
     workers = [Turns(clock), Turns(clock)]
-    rounds.take_turns(workers, Settings(rounds=6, ready_s=300.0), deadline, print)
+    rounds.take_turns(workers, Settings(rounds=6, ready_s=300.0), until, print)
     assert [len(worker.wall) for worker in workers] == done
     if deadline < 10:  # nobody is waited for long after it
         assert max(max(worker.waits) for worker in workers) == rounds.GRACE_S
