@@ -1,16 +1,26 @@
 """What logging to TensorBoard costs: the same training without it, with curves, with everything.
 
-The guide's MLP with Keras loss, Adam and accuracy, batches of 32, in alternating rounds. Scalars of
-every step may cost 3 % of an eager step, and 10 us of a recorded one; everything at its default
-intervals 10 % of an eager step. The rounds of "everything" hold whole epochs with a validation.
+The guide's MLP with Keras loss, Adam and accuracy, in epochs as long as the guide's: 1,563 updates
+of 32 samples, then a validation of 313 batches. All contestants train an epoch in turn, round after
+round; of each the CPU time is taken of the training pass (`step`, per update), of all that follows
+in the epoch (`epoch`: validation, pictures, files) and of both (`whole`). Beginning and end of a
+call of `fit` lie outside: a run has one, however long it is. What they cost is told as `run`: a new
+loop that is fitted for one update, with the files, texts and drawing of the graph that go with it.
 
-    python -m benchmarks.logging_cost [--rounds 15] [--backend inductor] [--steps 400]
+Scalars of every step may cost 3 % of whole eager epochs, and 10 us of a recorded step; everything
+at its default intervals 10 % of whole eager epochs. With shorter epochs the pictures weigh more:
+for an epoch of n updates everything adds n times what it adds to `step`, and what it adds to
+`epoch`.
+
+    python -m benchmarks.logging_cost [--rounds 11] [--backend inductor] [--mode eager]
 """
 
 import argparse
+import gc
 import os
 import statistics
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,76 +28,160 @@ os.environ["KERAS_BACKEND"] = "torch"
 os.environ["KERAS_TORCH_DEVICE"] = "cpu"
 
 import keras
+import torch
 
-from benchmarks.harness import Run, compare, table, write_result
+from benchmarks.harness import machine, ratios, spread, write_result
 from benchmarks.record_cases import BATCH, digits
-from fitkit import Callback, FitLoop, Record, Stack, TensorBoard, TensorLoader, supervised
+from fitkit import Callback, FitLoop, Phase, Record, Stack, TensorBoard, TensorLoader, supervised
 from tests.parity import hand_loops as hand
 from tests.parity.digits import keras_mlp
 
 SCALARS_SHARE, SCALARS_US, EVERYTHING_SHARE = 1.03, 10.0, 1.10
+STEPS, VAL_STEPS, RUNS = 1563, 313, 5
+UNITS = {"step": "us", "epoch": "ms", "whole": "ms", "run": "ms"}
+BASELINE = "no logging"
 
 Attached = Callable[[str], Sequence[Callback] | Stack]
 
 CONTESTANTS: dict[str, Attached] = {
-    "no logging": lambda folder: (),
+    BASELINE: lambda folder: (),
     "scalars": lambda folder: (TensorBoard(folder),),
     "everything": lambda folder: TensorBoard.everything(folder, image_shape=(28, 28)),
 }
 
 
-def trained(attached: Attached, backend: str | None, steps: int) -> Run:
-    """A loop that trains on and on; every contestant has the same, and its own run directory."""
-    keras.utils.set_random_seed(1)
-    stack = supervised(
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
-        optimizer=keras.optimizers.Adam(hand.LEARNING_RATE),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-    )
-    folder = tempfile.mkdtemp()
-    loop = FitLoop(
-        keras_mlp(),
-        TensorLoader(*digits(steps), batch_size=BATCH, shuffle=True),
-        TensorLoader(*digits(max(1, steps // 5)), batch_size=BATCH),
-        run_dir=folder,
-    )
-    record: Any = [Record(backend)] if backend else []
-    loop.attach(*stack, *attached(folder), *record)
-    loop.fit(epochs=1)  # builds, traces and compiles
+class Parts(Callback):
+    """Take the CPU time of the parts of an epoch. Attached last: behind what the others do."""
 
-    def run(num_steps: int) -> None:
-        first = loop.state.num_batches
-        while loop.state.num_batches - first < num_steps:
-            loop.fit(epochs=1)
+    def __init__(self) -> None:
+        self.marks: dict[str, float] = {}
 
-    return run
+    def on_epoch_begin(self, state: Any) -> None:
+        """Begin with the epoch."""
+        self.marks["begin"] = time.process_time()
+
+    def on_pass_end(self, state: Any) -> None:
+        """End the part that is told per step."""
+        if state.phase is Phase.TRAIN:
+            self.marks["trained"] = time.process_time()
+
+    def on_save(self, state: Any) -> None:
+        """End with what comes last in an epoch."""
+        self.marks["end"] = time.process_time()
+
+    def figures(self, steps: int) -> dict[str, float]:
+        """What the latest epoch took, in the units of UNITS."""
+        begin, trained, end = (self.marks[name] for name in ("begin", "trained", "end"))
+        return {
+            "step": (trained - begin) / steps * 1e6,
+            "epoch": (end - trained) * 1e3,
+            "whole": (end - begin) * 1e3,
+        }
 
 
-def measured(backend: str | None, steps: int, rounds: int) -> dict[str, Any]:
-    """The figures of one way to run the step, with what each contestant adds in us."""
-    runs = {name: trained(attached, backend, steps) for name, attached in CONTESTANTS.items()}
-    result = compare(runs, steps=steps, rounds=rounds, warmup_rounds=2)
-    times = {name: result["cpu_us_per_step"][name]["all"] for name in runs}
-    result["adds_us_per_step"] = {
-        name: statistics.median(
-            [a - b for a, b in zip(times[name], times["no logging"], strict=True)]
+class Trainers:
+    """Makes loops over the same data.
+
+    Args:
+        steps: updates of an epoch; a validation has a fifth as many batches.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.train, self.val = digits(steps), digits(max(1, steps * VAL_STEPS // STEPS))
+
+    def loop(self, name: str, backend: str | None) -> FitLoop:
+        """A new loop of a contestant, with a run directory of its own."""
+        keras.utils.set_random_seed(1)
+        stack = supervised(
+            loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+            optimizer=keras.optimizers.Adam(hand.LEARNING_RATE),
+            metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
         )
-        for name in list(runs)[1:]
+        folder = tempfile.mkdtemp()
+        train = TensorLoader(*self.train, batch_size=BATCH, shuffle=True)
+        val = TensorLoader(*self.val, batch_size=BATCH)
+        record: Any = [Record(backend)] if backend else []
+        loop = FitLoop(keras_mlp(), train, val, run_dir=folder)
+        return loop.attach(*stack, *CONTESTANTS[name](folder), *record)
+
+
+def epochs(trainers: Trainers, backend: str | None, rounds: int) -> dict[str, Any]:
+    """The parts of an epoch, per contestant and round."""
+    loops = {name: trainers.loop(name, backend) for name in CONTESTANTS}
+    parts = {name: Parts() for name in loops}
+    for name, loop in loops.items():
+        loop.attach(parts[name])
+        loop.fit(epochs=1)  # builds, traces and compiles
+    taken: dict[str, list[dict[str, float]]] = {name: [] for name in loops}
+    for index in range(rounds):
+        # The order turns around every round, so that neither side always runs on the warmer cache.
+        for name in loops if index % 2 == 0 else reversed(loops):
+            gc.collect()  # one contestant does not pay for the other's garbage
+            loops[name].fit(epochs=1)
+            taken[name].append(parts[name].figures(trainers.steps))
+    return {
+        name: {part: [figures[part] for figures in all_figures] for part in all_figures[0]}
+        for name, all_figures in taken.items()
     }
+
+
+def runs(trainers: Trainers) -> dict[str, list[float]]:
+    """CPU time in ms of a call of `fit` for one update, per contestant and round."""
+    taken: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
+    for _ in range(1 + RUNS):
+        for name, found in taken.items():
+            loop = trainers.loop(name, None)
+            gc.collect()
+            begin = time.process_time()
+            loop.fit(max_steps=1)
+            found.append((time.process_time() - begin) * 1e3)
+    return {name: found[1:] for name, found in taken.items()}  # the first one imports
+
+
+def summary(taken: dict[str, Any]) -> dict[str, Any]:
+    """The times of each contestant, what it adds to those without logging, and the ratios."""
+    result: dict[str, Any] = {"cpu": {}, "adds": {}, "ratio": {}}
+    for name, parts in taken.items():
+        result["cpu"][name] = {part: spread(values) for part, values in parts.items()}
+        if name != BASELINE:
+            base = taken[BASELINE]
+            result["ratio"][name] = spread(ratios(parts["whole"], base["whole"]))
+            result["adds"][name] = {
+                part: statistics.median(a - b for a, b in zip(values, base[part], strict=True))
+                for part, values in parts.items()
+            }
     return result
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result as lines to read: medians, in brackets what is added to no logging."""
+    head = "".join(f"{f'{part} [{unit}]':>20}" for part, unit in UNITS.items())
+    lines = [f"{'CPU time':14}{head}  whole over no logging (p5 to p95)"]
+    for name, parts in result["cpu"].items():
+        adds = result["adds"].get(name, {})
+        cells = [
+            f"{parts[part]['median']:.1f}" + (f" ({adds[part]:+.1f})" if adds else "")
+            for part in parts
+        ]
+        ratio = result["ratio"].get(name)
+        told = "{median:.3f} ({p5:.3f} to {p95:.3f})".format(**ratio) if ratio else "baseline"
+        lines.append(f"{name:14}" + "".join(f"{c:>20}" for c in cells).ljust(80) + f"  {told}")
+    return "\n".join(lines)
 
 
 def verdicts(result: dict[str, Any]) -> list[str]:
     """One line per bar: what was measured, what is allowed."""
-    eager, recorded = result["eager"], result["recorded"]
-    scalars = eager["cpu_ratio"]["scalars"]["median"]
-    everything = eager["cpu_ratio"]["everything"]["median"]
-    added = recorded["adds_us_per_step"]["scalars"]
-    return [
-        _verdict("scalars, eager", 100 * (scalars - 1), 100 * (SCALARS_SHARE - 1), "%"),
-        _verdict("scalars, recorded", added, SCALARS_US, "us"),
-        _verdict("everything, eager", 100 * (everything - 1), 100 * (EVERYTHING_SHARE - 1), "%"),
-    ]
+    lines: list[str] = []
+    if "eager" in result:
+        ratio = result["eager"]["ratio"]
+        for name, bar in {"scalars": SCALARS_SHARE, "everything": EVERYTHING_SHARE}.items():
+            share = 100 * (ratio[name]["median"] - 1)
+            lines.append(_verdict(f"{name}, eager", share, 100 * (bar - 1), "%"))
+    if "recorded" in result:
+        added = result["recorded"]["adds"]["scalars"]["step"]
+        lines.append(_verdict("scalars, recorded", added, SCALARS_US, "us"))
+    return lines
 
 
 def _verdict(what: str, value: float, allowed: float, unit: str) -> str:
@@ -97,17 +191,29 @@ def _verdict(what: str, value: float, allowed: float, unit: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--steps", type=int, default=STEPS, help="updates of an epoch")
     parser.add_argument("--backend", default="inductor", choices=["interpret", "inductor"])
-    parser.add_argument("--dry", action="store_true", help="write no result file")
+    parser.add_argument("--mode", choices=["eager", "recorded"], help="only this one; no file")
     arguments = parser.parse_args()
-    result: dict[str, Any] = {"backend": arguments.backend}
+    torch.set_num_threads(1)
+    trainers = Trainers(arguments.steps)
+    result: dict[str, Any] = {
+        "steps": arguments.steps,
+        "rounds": arguments.rounds,
+        "backend": arguments.backend,
+    }
     for mode, backend in {"eager": None, "recorded": arguments.backend}.items():
-        result[mode] = measured(backend, arguments.steps, arguments.rounds)
-        print(f"{mode}\n{table(result[mode])}\n", flush=True)
+        if arguments.mode in (None, mode):
+            taken = epochs(trainers, backend, arguments.rounds)
+            if mode == "eager":
+                for name, found in runs(trainers).items():
+                    taken[name]["run"] = found
+            result[mode] = summary(taken)
+            print(f"{mode}\n{table(result[mode])}\n", flush=True)
+    result["machine"] = machine("cpu")
     print("\n".join(verdicts(result)))
-    if not arguments.dry:
+    if arguments.mode is None:
         write_result("logging_cost", result)
 
 

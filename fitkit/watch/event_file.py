@@ -5,12 +5,12 @@ import itertools
 import os
 import socket
 import time
-from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from fitkit.watch.records import PointFormat, framed
+from fitkit.watch.step_buffer import Points
 
 __all__ = ["EventFile", "load_tensorboard"]
 
@@ -44,8 +44,9 @@ class EventFile:
         # TensorBoard reads the files of a folder in the order of their names.
         name = f"events.out.tfevents.{time.time():.6f}.{next(_serial):06d}"
         self.path = folder / f"{name}.{socket.gethostname()}.{os.getpid()}"
+        self._events: list[bytes] = []  # not framed yet: that goes faster for many at once
         self._pending: list[bytes] = []
-        self._num_pending = 0
+        self._num_pending = 0  # bytes of both
         self._formats: dict[tuple[str, ...], PointFormat] = {}
         self._file = self.path.open("xb")
         self._write(wall_time=time.time(), file_version="brain.Event:2")
@@ -58,20 +59,19 @@ class EventFile:
         start = self._proto.SessionLog(status=self._proto.SessionLog.START)
         self._write(wall_time=time.time(), step=x, session_log=start)
 
-    def add(self, x: int, wall_s: float, tags: tuple[str, ...], values: Sequence[float]) -> None:
-        """Write one point of several curves.
+    def add(self, points: Points, tags: tuple[str, ...]) -> None:
+        """Write points of several curves.
 
         Args:
-            x: The position on the horizontal axis.
-            wall_s: When it was measured, seconds since 1970.
-            tags: The names of the curves.
-            values: A number for each.
+            points: What is written.
+            tags: What the curves are called here.
         """
         if tags not in self._formats:
             if len(self._formats) > 1000:  # names that are never the same again
                 self._formats.clear()
             self._formats[tags] = PointFormat(tags)
-        self._append(self._formats[tags].event(x, wall_s, values))
+        self._frame()
+        self._append(self._pending, self._formats[tags].framed(*points[1:]))
 
     def add_value(self, x: int, wall_s: float, **fields: Any) -> None:
         """Write anything else: the fields of a `Summary.Value`, see summaries.py."""
@@ -84,9 +84,10 @@ class EventFile:
 
     def flush(self) -> None:
         """Hand everything to the operating system, so that a killed process loses nothing."""
+        self._frame()
         if self._pending:
             pending, self._pending, self._num_pending = self._pending, [], 0
-            self._file.write(framed(pending))
+            self._file.write(b"".join(pending))
             self._file.flush()
         if not self.path.exists():
             raise FileNotFoundError(f"{self.path} was removed while it was written")
@@ -104,10 +105,15 @@ class EventFile:
             self._file.close()
 
     def _write(self, **fields: Any) -> None:
-        self._append(self._proto.Event(**fields).SerializeToString())
+        self._append(self._events, self._proto.Event(**fields).SerializeToString())
 
-    def _append(self, event: bytes) -> None:
-        self._pending.append(event)
+    def _frame(self) -> None:
+        if self._events:
+            self._pending.append(framed(self._events))
+            self._events = []
+
+    def _append(self, pending: list[bytes], event: bytes) -> None:
+        pending.append(event)
         self._num_pending += len(event)
         if self._num_pending > _MAX_PENDING:
             self.flush()

@@ -16,7 +16,7 @@ from fitkit.loop.interval import positive_int
 from fitkit.loop.state import State
 from fitkit.watch.board import Board
 from fitkit.watch.run_files import RunFiles
-from fitkit.watch.spread import LENGTH, look_at, norm_of
+from fitkit.watch.spread import LENGTH, look_at, norms_of
 from fitkit.watch.summaries import histogram_value
 
 __all__ = ["Histograms"]
@@ -99,27 +99,36 @@ class Histograms(Board):
 
     def on_grads_ready(self, state: State) -> None:
         """Look at the gradients, those of one turn after the other."""
-        if self._is_due:
-            for name, weight in self._weights.items():
-                if (gradient := weight.grad) is not None:
-                    is_dense = gradient.layout is torch.strided
-                    values = gradient if is_dense else gradient.coalesce().values()
-                    if values.numel():
-                        self._gradients[name] = look_at(values)
+        if not self._is_due:
+            return
+        found: dict[str, Tensor] = {}
+        for name, weight in self._weights.items():
+            if (gradient := weight.grad) is not None:
+                is_dense = gradient.layout is torch.strided
+                values = gradient if is_dense else gradient.coalesce().values()
+                if values.numel():
+                    found[name] = values
+        if found:
+            self._gradients |= zip(found, look_at([*found.values()]).unbind(), strict=True)
 
     def on_batch_end(self, state: State) -> None:
         """Look at the weights."""
         if not self._is_due or self.files is None:
             return
         self._is_due = False
-        weights = {name: weight.detach() for name, weight in self._weights.items()}
-        looks = {name: look_at(weight) for name, weight in weights.items()}
-        ratios = {
-            name: norm_of(weight - before) / norm_of(before)
-            for (name, weight), before in zip(weights.items(), self._before, strict=True)
-        }
-        x = self.files.axis.of_update(state)
-        self._pending.append(_Update(x, time.time(), looks, self._gradients, ratios))
+        if self._weights:
+            weights = [weight.detach() for weight in self._weights.values()]
+            changes = [new - old for new, old in zip(weights, self._before, strict=True)]
+            looks = [torch.stack([*self._gradients.values()])] if self._gradients else []
+            update = _Update(
+                self.files.axis.of_update(state),
+                time.time(),
+                [*self._weights],
+                [*self._gradients],
+                torch.cat([look_at(weights), *looks]),
+                norms_of(changes) / norms_of(self._before),
+            )
+            self._pending.append(update)
         self._before, self._gradients = [], {}
         if len(self._pending) == _MAX_PENDING:
             _write(self.files, self._pending)
@@ -149,24 +158,22 @@ class _Update(NamedTuple):
 
     x: int
     wall_s: float
-    weights: dict[str, Tensor]
-    gradients: dict[str, Tensor]
-    ratios: dict[str, Tensor]
+    weights: list[str]
+    gradients: list[str]
+    looks: Tensor  # (weights + gradients, LENGTH)
+    ratios: Tensor  # (weights,)
 
 
 def _write(files: RunFiles, pending: list[_Update]) -> None:
     for update in pending:
-        looks = {f"weights/{name}": look for name, look in update.weights.items()}
-        looks |= {f"gradients/{name}": look for name, look in update.gradients.items()}
-        parts = [*looks.values(), *[ratio[None] for ratio in update.ratios.values()]]
-        if not parts:
-            continue
-        joined = torch.cat([part.to(parts[0].device) for part in parts])
+        joined = torch.cat([update.looks.flatten(), update.ratios])
         numbers: Any = joined.cpu().numpy()  # sync: once per pass or per ten of them
-        table = numbers[: len(looks) * LENGTH].reshape(len(looks), LENGTH)
+        table = numbers[: update.looks.numel()].reshape(-1, LENGTH)
+        tags = [f"weights/{name}" for name in update.weights]
+        tags += [f"gradients/{name}" for name in update.gradients]
         run = files.axis.of_updates_run
         scalars: dict[str, float] = {}
-        for tag, (norm, low, high, *counts) in zip(looks, table.tolist(), strict=True):  # sync: no
+        for tag, (norm, low, high, *counts) in zip(tags, table.tolist(), strict=True):  # sync: no
             kind, name = tag.split("/", 1)
             scalars[f"{kind[:-1]}_norm/{name}"] = norm
             if math.isfinite(low) and math.isfinite(high) and any(counts):
@@ -175,7 +182,7 @@ def _write(files: RunFiles, pending: list[_Update]) -> None:
         ratios = numbers[table.size :].tolist()  # sync: none, it is on the host
         scalars |= {
             f"update_ratio/{name}": ratio
-            for name, ratio in zip(update.ratios, ratios, strict=True)
+            for name, ratio in zip(update.weights, ratios, strict=True)
             if math.isfinite(ratio)  # a weight that was zero has none
         }
         files.add(run, update.x, update.wall_s, scalars)

@@ -11,15 +11,17 @@ it takes settings, graph and layout of the first file that has any.
 
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
+import numpy as np
+
 from fitkit.loop.state import State
 from fitkit.watch.axis import Axis
 from fitkit.watch.event_file import EventFile
-from fitkit.watch.step_buffer import Row
+from fitkit.watch.step_buffer import Points
 
 __all__ = ["WHOLE_RUN", "Charts", "RunFiles", "SafeNames"]
 
@@ -106,23 +108,13 @@ class RunFiles:
     def add(self, run: str, x: int, wall_s: float, values: Mapping[str, float]) -> None:
         """Write one point of several curves."""
         if values:
-            self.add_rows(run, [Row(x, wall_s, tuple(values), tuple(values.values()))])
+            table = np.array([tuple(values.values())], np.float64)
+            self.add_points(run, Points(tuple(values), [x], [wall_s], table))
 
-    def add_rows(self, run: str, rows: Sequence[Row], *, prefix: str = "") -> None:
+    def add_points(self, run: str, points: Points, *, prefix: str = "") -> None:
         """Write points of several curves, `prefix` in front of their names."""
-        if not rows:
-            return
-        tags: dict[tuple[str, ...], tuple[str, ...]] = {}
-        for row in rows:
-            if row.names not in tags:
-                tags[row.names] = tuple([self.tag(prefix + name) for name in row.names])
-
-        def write() -> None:
-            add = self._file(run).add
-            for x, wall_s, names, values in rows:
-                add(x, wall_s, tags[names], values)
-
-        self._try(write)
+        tags = tuple([self.tag(prefix + name) for name in points.names])
+        self._try(lambda: self._file(run).add(points, tags))
 
     def add_value(self, run: str, x: int, wall_s: float, tag: str, **fields: Any) -> None:
         """Write anything else; see `EventFile.add_value`."""

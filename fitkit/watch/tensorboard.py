@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from torch import Tensor
+import torch
 
 from fitkit.loop.callback import Stack
 from fitkit.loop.events import Phase
@@ -84,7 +84,7 @@ class TensorBoard(Board):
         super().__init__(log_dir, axis=Axis(x, clock))
         self._clock = clock
         self._flush_every = positive_int("flush_every", flush_every)
-        self._buffer = StepBuffer()
+        self._buffer = StepBuffer(torch.device("cpu"))
         self._rates: dict[str, Rate] = {}
         self._val_prefixes: set[str] = set()
         self._written: set[str] = set()
@@ -115,7 +115,7 @@ class TensorBoard(Board):
             self._writer = self.files
             self.files.open("train")
             self._rates = rates_of(self._loop)
-            self._buffer = StepBuffer()
+            self._buffer = StepBuffer(state.device)
             self._has_layout = False
 
     def on_epoch_begin(self, state: State) -> None:
@@ -126,11 +126,11 @@ class TensorBoard(Board):
 
     def on_pass_begin(self, state: State) -> None:
         """Collect what the batch before has logged, as in `on_batch_begin`."""
-        self._collect(state)
+        self._collect()
 
     def on_batch_begin(self, state: State) -> None:
         """Collect what the batch before has logged: by now everybody has."""
-        self._collect(state)
+        self._collect()
 
     def on_batch_end(self, state: State) -> None:
         """Keep the scalars of the batch, and where they stand if it completes an update."""
@@ -144,10 +144,10 @@ class TensorBoard(Board):
         if self.files is None:
             return
         if state.phase is Phase.TRAIN:
-            self._collect(state)
+            self._collect()
             if self._buffer.is_open:  # the end of the loader has completed the update
                 self._buffer.hold({}, 0, self._place(self.files, state))
-                self._collect(state)
+                self._collect()
             self._flush(self.files)
             self.files.axis.is_within_epoch = False
         elif state.prefix.startswith("val_"):
@@ -176,7 +176,7 @@ class TensorBoard(Board):
         self._writer = None
         try:
             if self.files is not None:
-                self._buffer.settle(state.device)
+                self._buffer.settle()
                 self._flush(self.files)
         finally:
             super().on_close(state)
@@ -192,16 +192,12 @@ class TensorBoard(Board):
         (self.axis.stop if self.files is None else self.axis.start)(state["seconds"])
 
     def _place(self, files: RunFiles, state: State) -> Place:
-        rates: dict[str, Tensor | float] = {}
-        for name, rate in self._rates.items():
-            now = rate()
-            # A copy: a schedule may come first when the next batch begins.
-            rates[name] = now.clone() if isinstance(now, Tensor) else now
+        rates = {name: rate() for name, rate in self._rates.items()}
         return Place(files.axis.of_update(state), self._clock(), rates)
 
-    def _collect(self, state: State) -> None:
+    def _collect(self) -> None:
         if self._writer is not None:
-            self._buffer.settle(state.device)
+            self._buffer.settle()
             if len(self._buffer) >= self._flush_every:
                 self._flush(self._writer)
 
@@ -213,7 +209,8 @@ class TensorBoard(Board):
             files.flush()
 
     def _flush(self, files: RunFiles) -> None:
-        files.add_rows(files.axis.of_updates_run, self._buffer.take(), prefix="step/")
+        for points in self._buffer.take():
+            files.add_points(files.axis.of_updates_run, points, prefix="step/")
         files.flush()
 
     def _write(self, files: RunFiles, state: State, only: str | None = None) -> None:

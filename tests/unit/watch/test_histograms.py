@@ -6,7 +6,7 @@ import torch
 from fitkit import FitLoop, Record, State, TensorLoader, gan, supervised
 from fitkit.watch import spread
 from fitkit.watch.histograms import Histograms
-from fitkit.watch.spread import look_at, norm_of
+from fitkit.watch.spread import look_at, norms_of
 from fitkit.watch.tensorboard import TensorBoard
 from tests.unit.watch.event_files import event_files, scalars, tensors
 from tests.unit.watch.helpers import make_loop
@@ -18,7 +18,7 @@ def as_rows(table):
 
 def test_a_histogram_is_that_of_numpy():
     values = torch.randn(1000, generator=torch.Generator().manual_seed(1))
-    norm, low, high, *counts = look_at(values).tolist()
+    norm, low, high, *counts = look_at([values])[0].tolist()
     assert norm == pytest.approx(values.norm().item())
     assert (low, high) == (values.min().item(), values.max().item())
     expected, _ = np.histogram(values.numpy(), 30)
@@ -28,13 +28,13 @@ def test_a_histogram_is_that_of_numpy():
 
 def test_what_is_not_finite_is_left_out_of_the_bars():
     values = torch.tensor([1.0, 2.0, torch.nan, torch.inf, -torch.inf])
-    _, low, high, *counts = look_at(values).tolist()
+    _, low, high, *counts = look_at([values])[0].tolist()
     assert (low, high, sum(counts)) == (1.0, 2.0, 2)
-    assert not np.isfinite(look_at(torch.tensor([torch.nan])).tolist()[1])
+    assert not look_at([torch.tensor([torch.nan])])[0, 1].isfinite()
 
 
 def test_values_that_are_all_the_same_have_a_bar_in_the_middle():
-    _, low, high, *counts = look_at(torch.full((7,), 3.0)).tolist()
+    _, low, high, *counts = look_at([torch.full((7,), 3.0)])[0].tolist()
     assert low < 3 < high
     assert counts[15] == 7
 
@@ -42,7 +42,7 @@ def test_values_that_are_all_the_same_have_a_bar_in_the_middle():
 def test_many_values_are_counted_to_the_last():
     values = torch.zeros(17_000_000, dtype=torch.bfloat16)  # 2**24 is where float32 stops counting
     values[0] = 3.0
-    norm, low, high, *counts = look_at(values).tolist()
+    norm, low, high, *counts = look_at([values])[0].tolist()
     assert (norm, low, high) == (3.0, 0.0, 3.0)
     assert (counts[0], counts[29]) == (17_000_000, 1)  # 16,999,999, as float32 has it
 
@@ -50,12 +50,12 @@ def test_many_values_are_counted_to_the_last():
 def test_values_in_chunks_give_what_they_give_at_once(monkeypatch):
     values = torch.randn(3, 700, generator=torch.Generator().manual_seed(1))
     values[1, 5], values[2, 6] = torch.nan, torch.inf
-    whole = look_at(values)
+    whole = look_at([values])[0]
     monkeypatch.setattr(spread, "_CHUNK", 256)
-    chunks = look_at(values)
+    chunks = look_at([values])[0]
     assert torch.equal(chunks[1:], whole[1:])
     assert whole[3:].sum() == 2098
-    assert torch.isclose(norm_of(values.nan_to_num(0, 0)), values.nan_to_num(0, 0).norm())
+    assert torch.isclose(norms_of([values.nan_to_num(0, 0)])[0], values.nan_to_num(0, 0).norm())
 
 
 def test_a_weight_that_begins_as_zeros_has_no_ratio_at_first(tmp_path):

@@ -2,6 +2,7 @@ import io
 import math
 import os
 
+import numpy as np
 import pytest
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -44,17 +45,24 @@ def test_a_wrong_polynomial_is_seen(monkeypatch):
         records._head_of.cache_clear()
 
 
-@pytest.mark.parametrize("x", [0, 1, 127, 128, 16_383, 16_384, 10**12, -1])
+XS = [0, 1, 2, 127, 128, 129, 16_383, 16_384, 10**12, -1, 3]
+
+
 @pytest.mark.parametrize("tags", [["step/loss"], ["a", "Größe" * 60, "step/lr"]])
-def test_points_are_those_of_protobuf(x, tags):
-    values = [0.1, -3.0, 1e-45][: len(tags)]
-    listed = [Summary.Value(tag=t, simple_value=v) for t, v in zip(tags, values, strict=True)]
-    event = Event(wall_time=1234.5, step=x, summary=Summary(value=listed))
-    assert PointFormat(tags).event(x, 1234.5, values) == event.SerializeToString()
+@pytest.mark.parametrize("xs", [XS, XS[:1], XS[1:3], XS[-2:-1]])
+def test_points_are_those_of_protobuf(tags, xs):
+    values = [[0.1 + x, -3.0 * x, 1e-45][: len(tags)] for x in xs]
+    walls_s = [1234.5 + k for k in range(len(xs))]
+    wanted = []
+    for x, wall_s, row in zip(xs, walls_s, values, strict=True):
+        listed = [Summary.Value(tag=t, simple_value=v) for t, v in zip(tags, row, strict=True)]
+        event = Event(wall_time=wall_s, step=x, summary=Summary(value=listed))
+        wanted.append(event.SerializeToString())
+    assert PointFormat(tags).framed(xs, walls_s, np.array(values)) == by_tensorboard(wanted)
 
 
 def test_numbers_too_large_and_no_numbers():
-    event = Event.FromString(PointFormat("abc").event(1, 2.0, [1e300, -1e300, math.nan]))
-    values = [value.simple_value for value in event.summary.value]
+    written = PointFormat("abc").framed([1], [2.0], np.array([[1e300, -1e300, math.nan]]))
+    values = [value.simple_value for value in Event.FromString(written[12:-4]).summary.value]
     assert values[:2] == [math.inf, -math.inf]
     assert math.isnan(values[2])
