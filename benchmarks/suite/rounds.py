@@ -91,11 +91,14 @@ def run_case(
 
 
 def groups_of(names: Sequence[str], together: int | None) -> list[list[str]]:
-    """Who is alive at the same time: everybody, or so many, the baseline in every group."""
+    """Who is alive at the same time: everybody, or so many, the baseline in every group.
+
+    Who compiles comes last, and so has the time that the others leave.
+    """
     if together is None or len(names) <= together:
         return [list(names)]
     baseline = [name for name in HAND.values() if name in names][:1]
-    others = [name for name in names if name not in baseline]
+    others = sorted((name for name in names if name not in baseline), key=is_compiled)
     size = together - len(baseline)
     return [[*baseline, *others[at : at + size]] for at in range(0, len(others), size)]
 
@@ -186,10 +189,14 @@ def in_order_of_start(names: Sequence[str]) -> list[str]:
     So all that start at once are ready if the time should only be enough for them.
     """
     first = [name for name in names if name in HAND.values()]
-    compile_ = [n for n in names if n in CONTESTANTS and CONTESTANTS[n].compiles]
+    compile_ = [name for name in names if is_compiled(name)]
     compile_.sort(key=lambda name: CONTESTANTS[name].family != "record")
     others = [name for name in names if name not in first + compile_]
     return [*first, *compile_[:1], *others, *compile_[1:]]
+
+
+def is_compiled(name: str) -> bool:
+    return name in CONTESTANTS and CONTESTANTS[name].compiles
 
 
 def receive_first(worker: Worker) -> None:

@@ -19,7 +19,7 @@ def test_a_case_is_a_table_with_the_fastest_first_and_reasons_last():
     assert dict(zip(header, lines[0], strict=True)) == {
         "contestant": "fitkit Record inductor",
         "us per step (p5 to p95)": "1,000 (900 to 1,100)",
-        "CPU us": "1,000",
+        "wall us": "1,000",
         "samples/s": "32,000",
         "of the hand loop": "0.2",
         "above bare kernels, us": "700",

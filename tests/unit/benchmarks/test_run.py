@@ -1,6 +1,7 @@
 """A run goes on where it was killed, ends in time, and refuses names it does not know."""
 
 import argparse
+import dataclasses
 import io
 import json
 import time
@@ -9,12 +10,14 @@ import pytest
 import torch
 
 from benchmarks.__main__ import main
-from benchmarks.suite import options, rounds, run
+from benchmarks.suite import bars, cases, options, plan, rounds, run
+from benchmarks.suite.contestants import CONTESTANTS
 from benchmarks.suite.process import Settings
 from benchmarks.suite.rounds import OutOfTimeError
 from benchmarks.suite.show import Screen
 from benchmarks.suite.store import Store
 
+INF = float("inf")
 SETTINGS = {"device": "cpu", "rounds": 3, "probes": ("kernels",)}
 
 
@@ -149,17 +152,182 @@ class Turns:
         return {"wall_s": 1.0, "cpu_s": 1.0, "pass_s": 1.0}
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(rounds.time, "monotonic", lambda: now[0])
+    return now
+
+
 @pytest.mark.parametrize(
-    ("deadline", "done"), [(float("inf"), [6, 6]), (6.5, [2, 3]), (1.5, [0, 0])]
+    ("share", "deadline", "done"),
+    [
+        (INF, INF, [8, 8]),
+        (INF, 6.5, [2, 3]),
+        (INF, 1.5, [0, 0]),
+        (15.5, INF, [6, 6]),  # a warm-up and six rounds take 14 s; one more would end at 16 s
+        (3.0, INF, [5, 5]),  # the least that says something
+        (3.0, 6.5, [2, 3]),
+    ],
 )
-def test_at_the_deadline_the_rounds_so_far_are_kept(monkeypatch, deadline, done):
-    clock = [0.0]
-    monkeypatch.setattr(rounds.time, "monotonic", lambda: clock[0])
-    workers = [Turns(clock), Turns(clock)]
-    rounds.take_turns(workers, Settings(rounds=6, ready_s=300.0), until, print)
+def test_rounds_end_with_the_time_of_the_case_or_of_the_run(clock, share, deadline, done):
+    workers, until = [Turns(clock), Turns(clock)], rounds.Until(share, deadline)
+    rounds.take_turns(workers, Settings(rounds=8, ready_s=300.0), until, len)
     assert [len(worker.wall) for worker in workers] == done
     if deadline < 10:  # nobody is waited for long after it
         assert max(max(worker.waits) for worker in workers) == rounds.GRACE_S
+
+
+# -- memory and time of the cases ------------------------------------------------------------------
+
+
+def test_large_cases_have_three_in_memory_with_the_baseline_among_them():
+    names = run.chooser(parsed(), "cuda")(run.find("gpt2"))
+    groups = rounds.groups_of(names, run.find("gpt2").together)
+    assert max(map(len, groups)) == 3
+    assert all(group[0] == "hand-keras" for group in groups)
+    others = [name for group in groups for name in group[1:]]
+    assert sorted(others) == sorted(names[1:])
+    assert others[-4:] == ["tuned-compile", "record-inductor", "record-torch", "record-cudagraph"]
+    assert rounds.groups_of(names, None) == [names]
+
+
+class Pretend:
+    """A contestant that takes its time on a clock of the test's own, and counts who is alive."""
+
+    alive_now, most_alive, start_s, compile_s, round_s = 0, 0, 1.0, 20.0, 0.2
+
+    def __init__(self, name, case, settings, scratch, clock):
+        self.name, self.clock, self.row, self.alive = name, clock, {"steps": 1}, True
+        self.wall, self.cpu, self.passes, self.losses, self.states = [], [], [], {}, {}
+        self.started, self.pipe, self.is_point = clock[0], object(), case.axis is not None
+        compile_s = 2 * self.start_s if name.endswith("cudagraph") else self.compile_s
+        self.ready_at = clock[0] + (compile_s if CONTESTANTS[name].compiles else self.start_s)
+        Pretend.alive_now += 1
+        Pretend.most_alive = max(Pretend.most_alive, Pretend.alive_now)
+
+    def receive(self, timeout):
+        return {"since_begin_s": self.ready_at - self.started, "steps": 1}
+
+    def order(self, order, timeout):
+        self.clock[0] += self.round_s / (3 if self.is_point else 1)
+        return {"wall_s": 1e-3, "cpu_s": 1e-3, "pass_s": 1e-3, "memory": {}, "told": {}}
+
+    def end(self):
+        self.alive = False
+        Pretend.alive_now -= 1
+
+
+@pytest.fixture
+def pretend(monkeypatch, clock):
+    """Run cases with contestants that only let a clock go on."""
+    alive = {}
+
+    def started(name, case, settings, scratch):
+        worker = Pretend(name, case, settings, scratch, clock)
+        alive[worker.pipe] = worker
+        return worker
+
+    def wait(pipes, timeout):
+        ready = min(alive[pipe].ready_at for pipe in pipes)
+        clock[0] = max(clock[0], min(ready, clock[0] + timeout))
+        return [pipe for pipe in pipes if alive[pipe].ready_at <= clock[0]]
+
+    monkeypatch.setattr(rounds, "Worker", started)
+    monkeypatch.setattr(rounds, "wait", wait)
+    monkeypatch.setattr(Pretend, "most_alive", 0)
+    monkeypatch.setattr(Pretend, "alive_now", 0)
+
+    def measured(device, *words):
+        arguments = parsed("--device", device, *words)
+        at_once = {"cpu": 2, "cuda": 4}[device]
+        settings = dataclasses.replace(run.settings_of(arguments, device), at_once=at_once)
+        names = plan.plan(arguments.cases, device, arguments.quick)
+        seconds = 60 * (arguments.minutes or run.QUICK_MINUTES)
+        rows = {}
+
+        def rows_of(case, found, settings):
+            rows[case.name] = {name: len(row.get("us", ())) for name, row in found.items()}
+            return []
+
+        def callback_row(name, settings):
+            clock[0] += plan.CALLBACK_S / 2
+            return {"case": "built-in", "contestant": name}
+
+        monkeypatch.setattr(run, "rows_of", rows_of)
+        monkeypatch.setattr(run, "callback_row", callback_row)
+        store = Memory(quick=arguments.quick)
+        suite = run.Suite(
+            store, settings, run.chooser(arguments, device), seconds, Screen(io.StringIO())
+        )
+        suite.measure(names)
+        return rows, store
+
+    return measured
+
+
+class Memory:
+    """A store that writes nothing."""
+
+    def __init__(self, quick):
+        self.settings, self.result, self.left_out = {"quick": quick}, {"rows": []}, []
+
+    def done(self, case):
+        return []
+
+    def put(self, case, rows):
+        self.result["rows"] = rows
+
+    def leave_out(self, case):
+        self.left_out.append(case)
+
+    def write(self):
+        pass
+
+
+GPU = ("--minutes", "7.5", "--rounds", "7", "--cases")
+MATTER = {"hand-keras", "hand-torch", "tuned", "keras-fit", "lightning", "fitkit", "floor",
+          "record-cudagraph"}  # fmt: skip
+
+
+@pytest.mark.parametrize("group", ["small", "large", "rest"])
+def test_each_command_for_a_gpu_covers_its_cases_in_eight_minutes(
+    pretend, clock, monkeypatch, group
+):
+    monkeypatch.setattr(Pretend, "start_s", 4.0)
+    monkeypatch.setattr(Pretend, "compile_s", 30.0)
+    monkeypatch.setattr(Pretend, "round_s", 0.05 if group != "large" else 0.4)
+    rows, store = pretend("cuda", *GPU, group)
+    assert clock[0] <= 8 * 60
+    assert store.left_out == []
+    assert set(rows) == set(plan.plan([group], "cuda", quick=False)) - {"built-in"}
+    for name, found in rows.items():
+        wanted = run.chooser(parsed(), "cuda")(cases.find(name))
+        case = cases.find(name)
+        matter = {n for n in MATTER & set(wanted) if not CONTESTANTS[n].why_not(case, "cuda")}
+        assert {each for each in matter if found[each] < bars.MIN_ROUNDS} == set(), name
+    assert Pretend.alive_now == 0
+    if group == "large":
+        assert Pretend.most_alive == 3
+
+
+def test_the_quick_suite_covers_its_cases_in_eight_minutes(pretend, clock, monkeypatch):
+    rows, store = pretend("cpu", "--quick")
+    assert clock[0] <= 8 * 60
+    assert store.left_out == []
+    assert {"mlp-32", "cnn", "gan", "bag", "gpt-tiny", "gpt-tiny-torch", "batch=2048"} <= set(rows)
+    assert min(num for found in rows.values() for num in found.values() if num) >= bars.MIN_ROUNDS
+
+
+def test_who_is_not_ready_in_time_is_told_and_holds_nobody_up(pretend, clock, monkeypatch):
+    monkeypatch.setattr(Pretend, "compile_s", 1e4)
+    names, settings = ["hand-keras", "tuned-compile", "skorch"], Settings(at_once=2, rounds=9)
+    found = rounds.run_case(cases.find("mlp-32"), names, settings, until=rounds.Until(100.0, INF))
+    assert found["tuned-compile"] == {
+        "left_out": "no time: not through its first epoch within 75 s"
+    }
+    assert len(found["skorch"]["us"]) == 9
+    assert clock[0] < 100.0
 
 
 # -- what is asked for -----------------------------------------------------------------------------
@@ -172,8 +340,8 @@ def parsed(*words):
 
 
 def test_plans_unfold_groups_and_curves():
-    assert run.plan(["built-in", "metrics"], "cpu", quick=True) == [
-        "built-in", "metrics=10",
+    assert run.plan(["built-in", "batch"], "cpu", quick=True) == [
+        "built-in", "batch=8", "batch=128", "batch=512", "batch=2048",
     ]  # fmt: skip
     assert run.plan(["large"], "cpu", quick=False) == []
     assert run.plan(["large"], "cuda", quick=False) == ["resnet50", "gpt2", "gpt2-torch"]
@@ -194,14 +362,14 @@ def test_a_case_that_does_not_exist_is_refused():
 
 def test_contestants_are_chosen():
     case = run.find("mlp-32")
-    everybody = run.chooser(parsed())(case)
+    everybody = run.chooser(parsed(), "cpu")(case)
     assert {"lightning", "keras-fit-jit", "floor"} <= set(everybody)
-    assert "keras-fit-jit" not in run.chooser(parsed("--quick"))(case)
-    some = run.chooser(parsed("--peers", "ignite"))(case)
+    assert "keras-fit-jit" not in run.chooser(parsed("--quick"), "cpu")(case)
+    some = run.chooser(parsed("--peers", "ignite"), "cpu")(case)
     assert "ignite" in some
     assert "lightning" not in some
-    assert run.chooser(parsed("--contestants", "fitkit"))(case) == ["fitkit"]
-    assert "record-inductor" not in run.chooser(parsed("--quick"))(run.find("batch=8"))
+    assert run.chooser(parsed("--contestants", "fitkit"), "cpu")(case) == ["fitkit"]
+    assert "record-inductor" not in run.chooser(parsed("--quick"), "cpu")(run.find("batch=8"))
 
 
 def test_the_command_knows_its_three_words(capsys):
