@@ -44,7 +44,7 @@ class Case:
         model: Makes the network; the seed is set before.
         data: Maps a number of samples to inputs and class numbers.
         batch: Samples per step.
-        steps: Steps per epoch, which is what one round trains: the fastest needs 50 ms for them.
+        steps: Steps per epoch, what one round trains: about 40 ms of the fastest.
         longer_on_cuda: How many times as many there.
         kind: "keras" or "torch", of what the model is built; "gan" has two networks.
         num_metrics: Accuracies kept while training.
@@ -143,16 +143,16 @@ CASES: dict[str, Case] = {
     case.name: case
     for case in [
         Case("mlp-32", "Guide's MLP, batch 32", "What a loop costs where a step is short.",
-             models.mlp, digits, 32, 96, longer_on_cuda=5, seconds=70),
+             models.mlp, digits, 32, 64, longer_on_cuda=8, seconds=70),
         Case("mlp-1024", "Guide's MLP, batch 1024", "The same with more arithmetic per step.",
              models.mlp, digits, 1024, 8, longer_on_cuda=8, seconds=45),
         Case("mlp-metrics", "Guide's MLP, accuracy, validation",
              "A whole epoch: accuracy at every step, validation at the end.",
-             models.mlp, digits, 32, 64, num_metrics=1, validates=True, longer_on_cuda=8,
+             models.mlp, digits, 32, 48, num_metrics=1, validates=True, longer_on_cuda=8,
              seconds=55),
         Case("mlp-torch", "MLP of torch modules, batch 32",
              "The same MLP without Keras: what the loops themselves cost.",
-             models.torch_mlp, digits, 32, 96, kind="torch", longer_on_cuda=5, seconds=35),
+             models.torch_mlp, digits, 32, 64, kind="torch", longer_on_cuda=8, seconds=35),
         Case("cnn", "CNN on 32x32x3, batch 32", "Convolutions and batch normalization.",
              models.cnn, images, 32, 4, longer_on_cuda=32, quick_without=HEAVY, seconds=50,
              full_seconds=330),

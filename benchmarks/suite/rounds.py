@@ -19,6 +19,7 @@ from benchmarks.suite.words import NO_TIME
 
 Row = dict[str, Any]
 GRACE_S = 10.0
+FIRST = ("hand", "fitkit", "record", "floor")
 READY_SHARE = 0.75
 """Of the time of a case may go by until all are ready; the rest is for the rounds."""
 
@@ -184,15 +185,20 @@ def get_ready(
 
 
 def in_order_of_start(names: Sequence[str]) -> list[str]:
-    """The hand loops first; one that compiles beside all the others; the rest of them last.
+    """What a comparison needs first; what compiles at the end, but for one beside the others.
 
-    So all that start at once are ready if the time should only be enough for them.
+    So those that matter are ready if there should only be time for a few.
     """
-    first = [name for name in names if name in HAND.values()]
     compile_ = [name for name in names if is_compiled(name)]
     compile_.sort(key=lambda name: CONTESTANTS[name].family != "record")
-    others = [name for name in names if name not in first + compile_]
-    return [*first, *compile_[:1], *others, *compile_[1:]]
+    others = [name for name in names if name not in compile_]
+    first = [name for name in others if family(name) in FIRST]
+    rest = [name for name in others if name not in first]
+    return [*first, *compile_[:1], *rest, *compile_[1:]]
+
+
+def family(name: str) -> str:
+    return CONTESTANTS[name].family if name in CONTESTANTS else ""
 
 
 def is_compiled(name: str) -> bool:

@@ -319,6 +319,17 @@ def test_the_quick_suite_covers_its_cases_in_eight_minutes(pretend, clock, monke
     assert min(num for found in rows.values() for num in found.values() if num) >= bars.MIN_ROUNDS
 
 
+def test_those_that_matter_start_first_and_one_compiles_beside_the_others():
+    case = cases.find("mlp-32")
+    names = [n for n in run.chooser(parsed("--quick"), "cpu")(case) if not CONTESTANTS[n].missing]
+    order = rounds.in_order_of_start([n for n in names if CONTESTANTS[n].device is None])
+    assert order == [
+        "hand-keras", "hand-torch", "fitkit", "fitkit-torch", "record-interpret", "floor",
+        "record-inductor", "keras-fit", "lightning", "ignite", "accelerate", "skorch", "poutyne",
+        "tuned-compile",
+    ]  # fmt: skip
+
+
 def test_who_is_not_ready_in_time_is_told_and_holds_nobody_up(pretend, clock, monkeypatch):
     monkeypatch.setattr(Pretend, "compile_s", 1e4)
     names, settings = ["hand-keras", "tuned-compile", "skorch"], Settings(at_once=2, rounds=9)
