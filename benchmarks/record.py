@@ -21,7 +21,8 @@ import torch
 
 from benchmarks import record_cases as cases
 from benchmarks.harness import Run, compare, table, write_result
-from benchmarks.record_checks import agreement, first_use, peak_ratio
+from benchmarks.record_agreement import agreement
+from benchmarks.record_checks import first_use, peak_ratio
 
 STEPS = 400
 
