@@ -20,6 +20,7 @@ from fitkit.watch.board import Board
 from fitkit.watch.drawing import confusion_picture
 from fitkit.watch.run_files import RunFiles
 from fitkit.watch.summaries import image_value, pr_curve_value
+from fitkit.watch.together import Together
 
 __all__ = ["Curves"]
 
@@ -84,6 +85,15 @@ class _Counts:
         return num_left_out, confusion, scores.astype(np.float64)
 
 
+def _count(counts: list[_Counts], outputs: Any, targets: Any) -> None:
+    """Count answers, in counts that the first of them make."""
+    answers = answers_of(outputs, targets)
+    if answers is not None:
+        if not counts:
+            counts.append(_Counts.of(answers))
+        counts[0].add(answers)
+
+
 @final
 class Curves(Board):
     """Draw the confusion matrix and precision-recall curves of a classifier, per validation.
@@ -133,27 +143,26 @@ class Curves(Board):
     ) -> None:
         super().__init__(log_dir)
         self._classes = check_classes(classes, "Curves")
-        self._open: list[_Counts | None] = []
+        self._open: list[tuple[Together, list[_Counts]]] = []
         self._has_told = False
 
     def on_pass_begin(self, state: State) -> None:
         """Begin to count; a pass within this one counts for itself."""
-        self._open.append(None)
+        counts: list[_Counts] = []  # none before the first batch
+        self._open.append((Together(partial(_count, counts)), counts))
         state.exits.callback(self._open.pop)
 
     def on_batch_end(self, state: State) -> None:
         """Count the answers of the batch."""
-        if self.files is None or not state.prefix.startswith("val_"):
-            return
-        answers = answers_of(state.outputs, state.targets)
-        if answers is not None:
-            counts = self._open[-1] or _Counts.of(answers)
-            counts.add(answers)
-            self._open[-1] = counts
+        if self.files is not None and state.prefix.startswith("val_"):
+            batches, _ = self._open[-1]
+            batches.add(state.outputs, state.targets)
 
     def on_pass_end(self, state: State) -> None:
         """Write what was counted."""
-        counts = self._open[-1]
+        batches, found = self._open[-1]
+        batches.finish()
+        counts = found[0] if found else None
         tables = None if counts is None else counts.read()
         if counts is not None and tables is not None and self.files is not None:
             num_left_out, confusion, scores = tables

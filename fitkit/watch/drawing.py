@@ -133,5 +133,5 @@ def _strip(text: str, font: Any) -> Any:
 
 def _png(canvas: Any) -> Picture:
     file = BytesIO()
-    canvas.save(file, format="PNG", compress_level=4)  # more takes ten times as long
+    canvas.save(file, format="PNG", compress_level=1)  # more saves little, and takes longer
     return file.getvalue(), (canvas.height, canvas.width, 3)

@@ -5,7 +5,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +19,46 @@ from fitkit.watch.board import Board
 from fitkit.watch.drawing import label_of, tiles_picture
 from fitkit.watch.shown import Shown, answers_table, check_shape, images_of, pixels_of
 from fitkit.watch.summaries import image_value
+from fitkit.watch.together import Together
 
 __all__ = ["Images"]
 
 
-class _Kept(NamedTuple):
-    """Of a pass: the first images, and the worst in both readings of the outputs."""
+class _Kept:
+    """Of a pass: the first images, and the worst in both readings of the outputs.
+
+    Attributes:
+        first, worst: The images.
+        shares: Bool (): whether the outputs may be probabilities.
+        batches: Takes (images, outputs, targets).
+    """
 
     first: Shown
     worst: tuple[Shown, Shown]
-    shares: Tensor  # bool (): whether the outputs may be probabilities
+    shares: Tensor
+
+    def __init__(self, num: int) -> None:
+        self._num = num
+        self.is_empty = True
+        self.batches = Together(self._look)
+
+    def _look(self, images: Tensor, outputs: Any, targets: Any) -> None:
+        answers, shares = answers_table(outputs, targets, len(images))
+        batch = Shown(images, answers)
+        worst = batch.worst(self._num, 0), batch.worst(self._num, 1)
+        if self.is_empty:
+            self.is_empty = False
+            # A copy: the batch need not be one.
+            self.first = Shown(images[: self._num].clone(), answers[:, : self._num])
+            self.worst, self.shares = worst, shares
+            return
+        if len(self.first.images) < self._num:
+            self.first = (self.first + batch).first(self._num)
+        self.worst = (
+            (self.worst[0] + worst[0]).worst(self._num, 0),
+            (self.worst[1] + worst[1]).worst(self._num, 1),
+        )
+        self.shares = self.shares & shares
 
 
 @final
@@ -88,12 +118,12 @@ class Images(Board):
         self._num = positive_int("num", num)
         self._shape = check_shape(shape)
         self._classes = check_classes(classes, "Images")
-        self._open: list[_Kept | None] = []
+        self._open: list[_Kept] = []
         self.warns = True
 
     def on_pass_begin(self, state: State) -> None:
         """Begin to collect; a pass within this one collects for itself."""
-        self._open.append(None)
+        self._open.append(_Kept(self._num))
         state.exits.callback(self._open.pop)
 
     def on_batch_end(self, state: State) -> None:
@@ -103,28 +133,14 @@ class Images(Board):
         images = images_of(state.inputs, self._shape)
         if images is None:
             self._tell(state.inputs)
-            return
-        answers, shares = answers_table(state.outputs, state.targets, len(images))
-        batch, kept = Shown(images, answers), self._open[-1]
-        # Copies: a replayed step writes to the same memory again.
-        worst = batch.worst(self._num, 0), batch.worst(self._num, 1)
-        if kept is None:
-            first = Shown(images.clone(), answers).first(self._num)
-            self._open[-1] = _Kept(first, worst, shares)
-            return
-        first = kept.first
-        if len(first.images) < self._num:
-            first = (first + batch).first(self._num)
-        worst = (
-            (kept.worst[0] + worst[0]).worst(self._num, 0),
-            (kept.worst[1] + worst[1]).worst(self._num, 1),
-        )
-        self._open[-1] = _Kept(first, worst, kept.shares & shares)
+        else:
+            self._open[-1].batches.add(images, state.outputs, state.targets)
 
     def on_pass_end(self, state: State) -> None:
         """Draw them."""
         kept = self._open[-1]
-        if self.files is None or kept is None:
+        kept.batches.finish()
+        if self.files is None or kept.is_empty:
             return
         where = (*self.files.axis.of_pass(state, state.prefix.rstrip("_")), time.time())
         reading = 0 if kept.shares.item() else 1  # sync: once per validation

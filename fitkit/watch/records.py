@@ -38,16 +38,16 @@ def _checksums(padded: NDArray[np.uint8]) -> NDArray[np.uint32]:
     A checksum is linear: the sum (xor) of what each byte adds at its distance from the end. Zero
     bytes in front add nothing, so rows of one width hold records of any length, right-aligned.
     """
-    tables = _tables()
-    register = np.zeros(len(padded), np.uint32)
+    tables: Any = _tables()
+    register: Any = np.zeros(len(padded), np.uint32)
     for start in range(0, padded.shape[1], _BLOCK):
         block = padded[:, start : start + _BLOCK]
         if start:  # the register acts on the first four bytes of the next block
             block = block.copy()
             block[:, :4] ^= register.astype("<u4").view(np.uint8).reshape(-1, 4)
-        places: Any = np.arange(block.shape[1] - 1, -1, -1) * 256 + block
-        register = np.bitwise_xor.reduce(tables.take(places), axis=1)
-    crc: Any = ~register
+        distances = np.arange(int(block.shape[1]) - 1, -1, -1)
+        register = np.bitwise_xor.reduce(tables.take(distances * 256 + block), axis=1)
+    crc = ~register
     return ((crc >> 15) | (crc << 17)) + np.uint32(0xA282EAD8)
 
 

@@ -1,7 +1,7 @@
 """Scalars of many steps, kept on the device and read at once."""
 
 from collections.abc import Mapping, Sequence
-from itertools import groupby
+from operator import is_
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -13,15 +13,9 @@ __all__ = ["Place", "Points", "StepBuffer"]
 
 _torch: Any = cast(Any, torch)  # copying several scalars in one call has no public name
 _Values = Mapping[str, Tensor | float]
-_Memory = tuple[Tensor, Sequence[Tensor]]  # float32 (n,), and its n elements
 
-
-class Place(NamedTuple):
-    """Where a row stands, when it was measured, and learning rates at that time."""
-
-    x: int
-    wall_s: float
-    rates: _Values
+Place = tuple[int, float, _Values]
+"""Position on the horizontal axis, seconds since 1970, learning rates at that time."""
 
 
 class Points(NamedTuple):
@@ -40,31 +34,46 @@ class Points(NamedTuple):
     values: NDArray[np.float64]
 
 
-class _Copy(NamedTuple):
-    """Scalars as they were at some time: first those of the device, then numbers of the host."""
+class _Block:
+    """Consecutive rows of the same scalars: first those of the device, then numbers of the host."""
 
-    names: tuple[str, ...]
-    memory: _Memory | None
-    numbers: tuple[float, ...]
+    def __init__(self, names: tuple[str, ...], num_host: int, size: int, device: Any) -> None:
+        self.kind = names, num_host
+        self.rows = torch.empty(size, len(names) - num_host, device=device, dtype=torch.float32)
+        self.cells: list[Sequence[Tensor]] = []  # of each row; made once, as they are used again
+        self.xs: list[int] = []
+        self.walls_s: list[float] = []
+        self.numbers: list[tuple[float, ...]] = []
+
+    def points(self, numbers: list[float]) -> Points:
+        """Return the rows with what was read of them, and forget them."""
+        values = np.array(numbers).reshape(len(self.xs), -1)
+        if self.kind[1]:
+            values = np.hstack([values, np.array(self.numbers)])
+        found = Points(self.kind[0], self.xs, self.walls_s, values)
+        self.xs, self.walls_s, self.numbers = [], [], []
+        return found
 
 
 class StepBuffer:
     """Rows of device scalars in float32, which is what TensorBoard stores.
 
-    They are copied, because a replayed step writes its results to the same memory again. Memory is
-    used again when it was read. The batches of one update become their mean, weighted by samples.
+    They are copied, because a replayed step writes its results to the same memory again. The
+    batches of one update become their mean, weighted by samples.
 
     Args:
         device: Where the rows are kept.
+        size: How many lie together in memory; more may be kept.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, size: int) -> None:
         self._device = device
-        self._rows: list[tuple[Place, _Copy]] = []
-        self._free: dict[int, list[_Memory]] = {}  # by the number of elements
+        self._size = size
+        self._blocks: list[_Block] = []  # in the order of their rows
+        self._free: list[_Block] = []
+        self._num_rows = 0
         self._held: tuple[_Values, int, Place | None] | None = None
-        self._copy = _Copy((), None, ())  # of what is held, as far as it was there
-        self._copied_ids: list[int] = []
+        self._copied: list[Tensor | float] = []  # what the row of the held batch was made of
         self._parts: dict[str, tuple[Any, int]] = {}  # by name: sum and number of samples
 
     @property
@@ -74,7 +83,7 @@ class StepBuffer:
 
     def __len__(self) -> int:
         """Return the number of rows."""
-        return len(self._rows)
+        return self._num_rows
 
     def hold(self, values: _Values, num_samples: int, place: Place | None) -> None:
         """Keep what a batch logs. Syncs: never.
@@ -85,51 +94,87 @@ class StepBuffer:
             num_samples: Of the batch.
             place: Of the update it completes; None if it completes none.
         """
+        self._copied = []
+        if place is not None and self._parts:
+            x, wall_s, rates = place
+            copies = {n: r.clone() if isinstance(r, Tensor) else r for n, r in rates.items()}
+            place = x, wall_s, copies
+        elif place is not None and values:
+            self._copied = [*values.values()]
+            self._add(values, place)
         self._held = values, num_samples, place
-        if place is not None:
-            self._copied_ids = [*map(id, values.values())]
-            self._copy = self._copied({**values, **place.rates})
 
     def settle(self) -> None:
         """Take what is held for complete; before the next batch begins. Syncs: never."""
         if self._held is None:
             return
         (values, num_samples, place), self._held = self._held, None
-        is_part = place is None or bool(self._parts)
-        if is_part:
+        if place is None or self._parts:
             values = self._with_parts(values, num_samples)
-        if place is None or not values:
-            return
-        self._parts = {}
-        if is_part or [*map(id, values.values())] != self._copied_ids:
-            self._copy = self._copied({**values, **_scalars(self._copy, place.rates)})
-        self._rows.append((place, self._copy))
+        elif len(values) == len(self._copied) and all(map(is_, values.values(), self._copied)):
+            return  # as it was when it was copied
+        if place is not None and values:
+            self._parts = {}
+            self._add(values, self._taken_back(place) if self._copied else place)
 
     def take(self) -> list[Points]:
         """Return all rows and forget them. Syncs: once, if there are any of the device."""
-        rows, self._rows = self._rows, []
-        memories = [copy.memory for _, copy in rows if copy.memory]
+        blocks, self._blocks, self._num_rows = self._blocks, [], 0
+        self._free = blocks
+        parts: list[Any] = [block.rows[: len(block.xs)].flatten() for block in blocks]
         numbers: list[float] = []
-        if memories:
-            joined: Any = torch.cat([tensor for tensor, _ in memories])
+        if any(map(len, parts)):
+            joined: Any = torch.cat(parts)
             numbers = joined.tolist()  # sync: once per flush
-        self._free = {}
-        for memory in memories:
-            self._free.setdefault(len(memory[1]), []).append(memory)
         found: list[Points] = []
-        start = 0
-        for (names, num_host), group in groupby(
-            rows, lambda row: (row[1].names, len(row[1].numbers))
-        ):
-            places, copies = zip(*group, strict=True)
-            xs, walls_s, _ = zip(*places, strict=True)
-            end = start + (len(names) - num_host) * len(xs)
-            values = np.array(numbers[start:end]).reshape(len(xs), -1)
-            if num_host:
-                values = np.hstack([values, np.array([copy.numbers for copy in copies])])
-            found.append(Points(names, xs, walls_s, values))
-            start = end
+        for block, part in zip(blocks, parts, strict=True):
+            found.append(block.points(numbers[: len(part)]))
+            numbers = numbers[len(part) :]
         return found
+
+    def _add(self, values: _Values, place: Place) -> None:
+        x, wall_s, rates = place
+        merged = {**values, **rates}
+        names, scalars, numbers = tuple(merged), [*merged.values()], tuple[float, ...]()
+        if {*map(type, scalars)} != {Tensor}:
+            host = {n: v for n, v in merged.items() if not isinstance(v, Tensor)}
+            scalars = [v for v in scalars if isinstance(v, Tensor)]
+            names = (*[name for name in names if name not in host], *host)
+            numbers = tuple(host.values())
+        block = self._blocks[-1] if self._blocks else None
+        kind = names, len(numbers)
+        if block is None or block.kind != kind or len(block.xs) == self._size:
+            block = self._begin(kind)
+        row = len(block.xs)
+        if row == len(block.cells):
+            block.cells.append(block.rows[row].unbind())
+        if scalars:
+            _torch._foreach_copy_(block.cells[row], scalars)
+        block.xs.append(x)
+        block.walls_s.append(wall_s)
+        block.numbers.append(numbers)
+        self._num_rows += 1
+
+    def _begin(self, kind: tuple[tuple[str, ...], int]) -> _Block:
+        free = next((block for block in self._free if block.kind == kind), None)
+        if free is None:
+            free = _Block(*kind, self._size, self._device)
+        else:
+            self._free.remove(free)
+        self._blocks.append(free)
+        return free
+
+    def _taken_back(self, place: Place) -> Place:
+        """Take the latest row back; return its place with the learning rates of then."""
+        x, wall_s, rates = place
+        block = self._blocks[-1]
+        cells = dict(zip(block.kind[0], block.cells[len(block.xs) - 1], strict=False))
+        for column in (block.xs, block.walls_s, block.numbers):
+            column.pop()
+        if not block.xs:
+            self._free.append(self._blocks.pop())
+        self._num_rows -= 1
+        return x, wall_s, {name: cells.get(name, rate) for name, rate in rates.items()}
 
     def _with_parts(self, values: _Values, num_samples: int) -> _Values:
         """Add a batch to those of the same update, and return their means."""
@@ -139,28 +184,3 @@ class StepBuffer:
                 value = value.to(self._device, torch.float32)
             self._parts[name] = total + value * num_samples, num + num_samples
         return {name: total / num for name, (total, num) in self._parts.items()}
-
-    def _copied(self, values: _Values) -> _Copy:
-        scalars = [value for value in values.values() if isinstance(value, Tensor)]
-        names, numbers = tuple(values), ()
-        if len(scalars) < len(names):
-            host = {n: v for n, v in values.items() if not isinstance(v, Tensor)}
-            names = (*[name for name in names if name not in host], *host)
-            numbers = tuple(host.values())
-        if not scalars:
-            return _Copy(names, None, numbers)
-        free = self._free.get(len(scalars))
-        if free:
-            memory = free.pop()
-        else:
-            tensor = torch.empty(len(scalars), dtype=torch.float32, device=self._device)
-            memory = tensor, tensor.unbind()
-        _torch._foreach_copy_(memory[1], scalars)
-        return _Copy(names, memory, numbers)
-
-
-def _scalars(copy: _Copy, wanted: _Values) -> _Values:
-    """Return some of the scalars that were copied."""
-    values = (*(copy.memory[1] if copy.memory else ()), *copy.numbers)
-    found = dict(zip(copy.names, values, strict=True))
-    return {name: found[name] for name in wanted}

@@ -84,7 +84,7 @@ class TensorBoard(Board):
         super().__init__(log_dir, axis=Axis(x, clock))
         self._clock = clock
         self._flush_every = positive_int("flush_every", flush_every)
-        self._buffer = StepBuffer(torch.device("cpu"))
+        self._buffer = StepBuffer(torch.device("cpu"), self._flush_every)
         self._rates: dict[str, Rate] = {}
         self._val_prefixes: set[str] = set()
         self._written: set[str] = set()
@@ -115,7 +115,7 @@ class TensorBoard(Board):
             self._writer = self.files
             self.files.open("train")
             self._rates = rates_of(self._loop)
-            self._buffer = StepBuffer(state.device)
+            self._buffer = StepBuffer(state.device, self._flush_every)
             self._has_layout = False
 
     def on_epoch_begin(self, state: State) -> None:
@@ -193,7 +193,7 @@ class TensorBoard(Board):
 
     def _place(self, files: RunFiles, state: State) -> Place:
         rates = {name: rate() for name, rate in self._rates.items()}
-        return Place(files.axis.of_update(state), self._clock(), rates)
+        return files.axis.of_update(state), self._clock(), rates
 
     def _collect(self) -> None:
         if self._writer is not None:
