@@ -102,15 +102,15 @@ def relative(value: float, reference: float) -> float:
 def agreement(found: Row) -> Row | None:
     """Whether fitkit's `Benchmark` says what the clock of all contestants says.
 
-    Both about the training passes of the same rounds: what an epoch does at its end is no step, and
-    no matter of `Benchmark`.
+    Both about the training passes of the same rounds, one by one: what an epoch does at its end is
+    no step, and no matter of `Benchmark`.
     """
     if "pass_us" not in found or not any(found["pass_us"]):
         return None
-    own_us = found.get("told", {}).get("benchmark_us")
+    own_us, outside_us = found.get("told", {}).get("benchmark_us"), found["pass_us"]
     if own_us is None:
-        return {"ok": None, "why": f"cut short after {len(found['pass_us'])} rounds"}
-    outside_us = statistics.median(found["pass_us"])
-    difference = outside_us / own_us - 1
-    return {"ok": abs(difference) <= AGREEMENT, "benchmark_us": own_us, "outside_us": outside_us,
-            "difference": difference, "tolerance": AGREEMENT}  # fmt: skip
+        return {"ok": None, "why": f"cut short after {len(outside_us)} rounds"}
+    ratio = statistics.median(out / own for out, own in zip(outside_us, own_us, strict=True))
+    medians = {"benchmark_us": own_us, "outside_us": outside_us}
+    return {"ok": abs(ratio - 1) <= AGREEMENT, "difference": ratio - 1, "tolerance": AGREEMENT,
+            **{name: statistics.median(us) for name, us in medians.items()}}  # fmt: skip

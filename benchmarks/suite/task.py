@@ -56,7 +56,7 @@ class Task:
         after: Epochs after those, which probes watch.
         model_s: What it took to make the model.
         tick: To be called at the end of every epoch, after its validation.
-        passed: May be called at the end of a training pass, before validation and end of the epoch.
+        pass_begins, pass_ends: May be called around the training pass of an epoch.
         told: What a contestant tells about itself beside its times.
         scratch: A folder for whatever it writes.
     """
@@ -71,14 +71,15 @@ class Task:
         windows: int = 1,
         after: int = 0,
         tick: Callable[[], None] = lambda: None,
-        passed: Callable[[], None] = lambda: None,
+        pass_begins: Callable[[], None] = lambda: None,
+        pass_ends: Callable[[], None] = lambda: None,
         scratch: Path = Path("."),
     ) -> None:
         self.case, self.device, self.tick, self.scratch = case, device, tick, scratch
         self.batch = case.batch
         self.warmup, self.rounds, self.windows, self.after = warmup, rounds, windows, after
         self.epochs = warmup + rounds + after
-        self.passed = passed
+        self.pass_begins, self.pass_ends = pass_begins, pass_ends
         self.told: dict[str, Any] = {}
         self.steps = case.steps if device == "cpu" else case.steps * case.longer_on_cuda
         num_train = case.batch * self.steps

@@ -70,13 +70,14 @@ class Gate:
             windows=options["windows"],
             after=options["after"],
             tick=self.tick,
-            passed=self.passed,
+            pass_begins=self.pass_begins,
+            pass_ends=self.pass_ends,
             scratch=Path(options["scratch"]),
         )
         self.start_loss = None if name == "floor" else final_loss(self.task)
         self.begin = time.perf_counter() - self.task.model_s
         self.device_mb: dict[str, float] = {}
-        self.num_epochs, self.pass_s = 0, 0.0
+        self.num_epochs, self.pass_at, self.pass_s = 0, 0.0, 0.0
         self.probe: Probe | None = None
         gc.collect()
         gc.freeze()  # the libraries of the others are imported, too: nobody looks through them
@@ -86,10 +87,14 @@ class Gate:
         """Train until told to stop."""
         CONTESTANTS[self.name].train(self.task)
 
-    def passed(self) -> None:
-        """Note the time of the training pass, beside that of the whole epoch."""
+    def pass_begins(self) -> None:
+        """Begin to time the training pass, beside the whole epoch."""
+        self.pass_at = time.perf_counter()
+
+    def pass_ends(self) -> None:
+        """Note its time."""
         synchronize(self.device)
-        self.pass_s = time.perf_counter() - self.wall
+        self.pass_s = time.perf_counter() - self.pass_at
 
     def tick(self) -> None:
         """End an epoch; return when the next one is to begin."""
