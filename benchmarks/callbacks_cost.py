@@ -99,6 +99,28 @@ def averaging(weights: list[Tensor], gradients: list[Tensor]) -> Callable[[int],
     return lambda step: torch._foreach_lerp_(averages, weights, 0.001)
 
 
+def guarding(weights: list[Tensor], gradients: list[Tensor]) -> Callable[[int], object]:
+    slots = [w.clone() for w in (*weights, *weights)]
+
+    def kernels(step: int) -> None:
+        held = [*weights, *slots]
+        before = [tensor.clone() for tensor in held]
+        good = torch.stack([gradient.sum() for gradient in gradients]).isfinite().all()
+        for tensor, old in zip(held, before, strict=True):
+            torch.where(good, tensor, old, out=tensor)
+
+    return kernels
+
+
+def keeping(weights: list[Tensor], gradients: list[Tensor]) -> Callable[[int], object]:
+    outputs, targets = torch.zeros(32, 10), torch.zeros(32, 10)
+
+    def kernels(step: int) -> None:
+        outputs.clone(), targets.clone()
+
+    return kernels
+
+
 REGISTRY: dict[str, Entry] = {
     # tune
     "Accumulate": Entry(
@@ -112,8 +134,8 @@ REGISTRY: dict[str, Entry] = {
     "KerasCallbacks": Entry(lambda: [fitkit.KerasCallbacks([keras.callbacks.TerminateOnNaN()])]),
     "LRSchedule": Entry(lambda: [fitkit.LRSchedule(fitkit.Cosine(1e-3, steps=10**6))]),
     "Limits": Entry(lambda: [fitkit.Limits(max_steps=10**9)]),
-    "Predictions": Entry(lambda: [fitkit.Predictions(("train",), max_samples=3200)]),
-    "NaNGuard": Entry(lambda: [fitkit.NaNGuard()]),
+    "Predictions": Entry(lambda: [fitkit.Predictions(("train",), max_samples=3200)], keeping),
+    "NaNGuard": Entry(lambda: [fitkit.NaNGuard()], guarding),
     "Seed": Entry(lambda: [fitkit.Seed(1)]),
     # watch
     "ActivationStats": Entry(lambda: [fitkit.ActivationStats()]),

@@ -13,12 +13,13 @@ from fitkit.loop.state import State
 if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop
 
-__all__ = ["TRAIN_ONLY", "Around", "Callback", "Hook", "Stack", "Turn"]
+__all__ = ["LOOKS_EVERY", "TRAIN_ONLY", "Around", "Callback", "Hook", "Stack", "Turn"]
 
 Hook = Callable[[State], None]
 Around = Callable[[], AbstractContextManager[Any]]
 
 TRAIN_ONLY = frozenset({Phase.TRAIN})
+LOOKS_EVERY = 16  # steps, where all callbacks only watch
 _BETWEEN_STEPS = {hook_name(Event.BATCH_BEGIN), hook_name(Event.BATCH_END)}
 _ALL_ACTIONS = frozenset(event for events in ACTIONS.values() for event in events)
 
@@ -39,8 +40,8 @@ class Callback:
             empty, a second one is refused.
         one_per_turn: Whether two are fine in two turns, all the same.
         only_watches: Whether the hooks that run between two steps change nothing that a step
-            reads. If that holds for all of them, `Record` looks for changes less often. A
-            subclass with such hooks of its own has to say it again.
+            reads. If that holds for all of them, `Record` looks for changes, and asks again, at
+            every 16th step only. A subclass with such hooks of its own has to say it again.
         around: Context managers, by action, in which the action is run. A factory takes nothing.
 
     Example:

@@ -1,7 +1,8 @@
 """Steps between which nobody's code runs that could change what a program depends on.
 
 Looking at all a step can reach costs as much as a third of a small step. Where only fitkit's own
-loaders and callbacks that watch run between two steps, there is nothing to see.
+loaders and callbacks that watch run between two steps, there is nothing to see. What another thread
+changes, or a handler of a signal, is seen up to 16 steps late.
 """
 
 from collections.abc import Hashable
@@ -9,15 +10,13 @@ from typing import final
 
 from fitkit.data import fetches_alone
 from fitkit.loop.bus import owner_of
+from fitkit.loop.callback import LOOKS_EVERY
 from fitkit.loop.events import Event
 from fitkit.loop.runner import Runner
 from fitkit.loop.state import State
 from fitkit.record.recording import Recording
 
 __all__ = ["Unchanged"]
-
-# Another thread, or a handler of a signal, may change things at any moment: that is seen so late.
-_MAX_STEPS = 16
 
 
 @final
@@ -40,7 +39,7 @@ class Unchanged:
     def keep(self, kind: Hashable, recording: Recording, runner: Runner) -> None:
         """Keep what was found by looking, if nobody runs until the next step."""
         if self._num_left <= 0:
-            self._num_left = _MAX_STEPS if _is_quiet(runner) else 0
+            self._num_left = LOOKS_EVERY if _is_quiet(runner) else 0
         if self._num_left > 0 and not recording.eager_metrics:
             self._recordings[kind] = recording
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from fitkit.errors import ConfigError, brief
 from fitkit.interop import trainable_parameters
-from fitkit.loop.callback import TRAIN_ONLY, Callback
+from fitkit.loop.callback import LOOKS_EVERY, TRAIN_ONLY, Callback
 from fitkit.loop.interval import Interval
 from fitkit.loop.state import State
 from fitkit.tune.frozen import Frozen, found_in
@@ -75,6 +75,7 @@ class Freeze(Callback):
                 f"Freeze(start={brief(start)}, until={brief(until)}) ends before it begins\n"
                 'Count both from the beginning of the run: start="1 epoch", until="3 epochs".'
             )
+        self.only_watches = not self._follows_updates
         self._loop: FitLoop | None = None
         self._frozen: Frozen | None = None
 
@@ -115,7 +116,10 @@ class Freeze(Callback):
 
     def on_batch_begin(self, state: State) -> None:
         """Freeze or thaw within an epoch, if it depends on updates."""
-        if self._follows_updates and self._switch(state) and self._loop is not None:
+        if not self._follows_updates:
+            return
+        self.only_watches = not any(_is_near(p, state) for p in (self._start, self._until))
+        if self._switch(state) and self._loop is not None:
             for callback in self._loop.callbacks:
                 accept: Any = getattr(callback, "accept_flags", None)  # TrainMode would warn
                 if accept is not None:
@@ -158,3 +162,8 @@ def _point(argument: str, value: int | str | None) -> Interval:
 def _reached(point: Interval, state: State) -> bool:
     now = state.epoch if point.unit == "epoch" else state.num_updates
     return now >= point.count
+
+
+def _is_near(point: Interval, state: State) -> bool:
+    """Whether it is reached before `Record` asks again whether this only watches."""
+    return point.unit == "update" and 0 <= point.count - state.num_updates <= LOOKS_EVERY

@@ -63,6 +63,7 @@ class Limits(Callback):
 
     instead_of_two = "Give all limits to one: Limits(max_steps=..., train_batches=...)."
     phases = frozenset({Phase.TRAIN})
+    only_watches = True
 
     def __init__(
         self,

@@ -81,6 +81,7 @@ class NaNGuard(Callback):
                 f"NaNGuard({brief(mode)}) is no mode\nUse one of: 'raise', 'skip', 'rollback'."
             )
         self.mode: Mode = mode
+        self.only_watches = mode != "rollback"
         self._every = positive_int("every", every)
         self._limit = positive_int("limit", limit)
         if mode != "rollback":

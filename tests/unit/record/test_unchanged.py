@@ -7,7 +7,19 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
-from fitkit import Callback, Event, FitLoop, LRSchedule, Record, State, Throughput, Turn
+from fitkit import (
+    Callback,
+    Event,
+    FitLoop,
+    Freeze,
+    Limits,
+    LRSchedule,
+    NaNGuard,
+    Record,
+    State,
+    Throughput,
+    Turn,
+)
 from fitkit.loop.callback import TRAIN_ONLY
 from fitkit.record import unchanged
 from fitkit.record.python_state import PythonState
@@ -140,7 +152,7 @@ def test_a_change_from_elsewhere_is_seen_after_16_steps_at_most():
 
 
 def test_without_a_bound_only_the_audit_sees_it(monkeypatch):
-    monkeypatch.setattr(unchanged, "_MAX_STEPS", 10**9)
+    monkeypatch.setattr(unchanged, "LOOKS_EVERY", 10**9)
     with pytest.warns(UserWarning, match="a replay differs from the eager step"):
         _run_with_change(50, attach=_secret)
 
@@ -203,3 +215,28 @@ def test_two_turns_share_what_was_seen(looks):
     loop = FitLoop(model, loops.loader(NUM_STEPS * 8), callbacks=[turn("a", model)])
     loop.attach(turn("b", model), Record("interpret"))
     assert _looks_of(loop, looks) < NUM_STEPS / 2  # of twice as many steps
+
+
+def _frozen_run(record, start):
+    loop = _loop(Freeze("0", start=start), record=record)
+    loop.fit(epochs=1)
+    return _weights(loop)
+
+
+@pytest.mark.parametrize("start", [1, 37, 48])
+def test_what_freezes_at_an_update_is_looked_at_in_time(looks, start):
+    record = Record("interpret")
+    recorded, num_looks = _frozen_run(record, start), len(looks)
+    assert _equal(recorded, _frozen_run(Throughput(), start))
+    assert num_looks < 60  # at every step only near the update
+
+
+def test_without_its_saying_so_it_is_seen_too_late(monkeypatch):
+    monkeypatch.setattr("fitkit.tune.freeze._is_near", lambda point, state: False)
+    monkeypatch.setattr("fitkit.record.recording.is_due", lambda program: False)
+    assert not _equal(_frozen_run(Record("interpret"), 37), _frozen_run(Throughput(), 37))
+
+
+@pytest.mark.parametrize("make", [lambda: Limits(max_steps=10**6), lambda: NaNGuard("skip")])
+def test_a_callback_that_only_watches_costs_no_look(looks, make):
+    assert _looks_of(_loop(make()), looks) < NUM_STEPS / 10
