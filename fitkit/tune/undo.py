@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 from torch.optim import Optimizer
 
 from fitkit.interop import is_keras
@@ -34,11 +35,13 @@ class Undo:
         self.weights: list[Tensor] = []
         self.forgot = False
         self._optimizers: list[Any] = []
+        self._of_keras: list[Any] = []
 
     def prepare(self, loop: "FitLoop", callback: Callback) -> None:
         """List what an update writes, at the beginning of a pass."""
         self.weights = list(loop.model.parameters())
         self._optimizers = optimizers_beside(loop, callback)
+        self._of_keras = [o for o in self._optimizers if is_keras(o, "optimizers.Optimizer")]
         for each in loop.callbacks:
             if build := getattr(each, "build_optimizer", None):
                 build()  # what an update that is taken back has made could not be
@@ -65,9 +68,9 @@ class Undo:
 
     def recount(self) -> None:
         """Have Record count the updates of a Keras optimizer anew: some may not have happened."""
-        for optimizer in self._optimizers:
-            if is_keras(optimizer, "optimizers.Optimizer") and optimizer.built:
-                optimizer.iterations.value.add_(0)
+        for optimizer in self._of_keras:
+            if optimizer.built:
+                increment_version(optimizer.iterations.value)
 
     def _slots(self) -> list[Tensor]:
         return [slot for optimizer in self._optimizers for slot in _slots_of(optimizer)]
