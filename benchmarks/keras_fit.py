@@ -1,7 +1,9 @@
 """Time of a step: a compiled Keras model in `model.fit` against the same model in a `FitLoop`.
 
 Both train on the same `DataLoader` of digit-like images in batches of 32, with loss and accuracy;
-one call trains one epoch. Keras is as fast as it can be: no progress bar, no callbacks.
+one call trains one epoch. Keras is as fast as it can be: no progress bar, no callbacks. Beside them
+stands the same training by hand, without any loop of a library: what `fit` adds to it is all that
+another eager loop can save.
 
     python -m benchmarks.keras_fit [--rounds 9] [--cases MLP CNN]
 """
@@ -33,6 +35,7 @@ def main() -> None:
     for case in arguments.cases:
         contestants = {
             "Keras fit": by_fit(case),
+            "by hand": by_hand(case),
             "compiled(), eager": by_loop(case),
             "compiled(), Record interpret": by_loop(case, Record("interpret", strict=True)),
         }
@@ -57,6 +60,29 @@ def prepared(case: str) -> tuple[keras.Model, DataLoader[Any]]:
 def by_fit(case: str) -> Run:
     model, loader = prepared(case)
     return lambda num_steps: model.fit(loader, epochs=1, shuffle=False, verbose=0)
+
+
+def by_hand(case: str) -> Run:
+    model, loader = prepared(case)
+    weights, optimizer = model.trainable_variables, model.optimizer
+    optimizer.build(weights)
+    loss_fn = keras.losses.CategoricalCrossentropy(from_logits=True)
+    mean, accuracy = keras.metrics.Mean(), keras.metrics.CategoricalAccuracy()
+
+    def run(num_steps: int) -> None:
+        for x, y in loader:
+            model.zero_grad()
+            outputs = model(x, training=True)
+            loss = loss_fn(y, outputs)
+            loss.backward()
+            with torch.no_grad():
+                optimizer.apply([weight.value.grad for weight in weights], weights)
+                mean.update_state(loss, sample_weight=len(x))
+                accuracy.update_state(y, outputs)
+        float(mean.result()), float(accuracy.result())
+        mean.reset_state(), accuracy.reset_state()
+
+    return run
 
 
 def by_loop(case: str, *more: Any) -> Run:
