@@ -10,6 +10,8 @@ import os
 import sys
 from pathlib import Path
 
+from benchmarks.suite import server
+
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
@@ -38,6 +40,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Choose the device before Keras is imported, which does it for good."""
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # before torch reads it
+    quiet()
     import torch
 
     torch.set_num_threads(arguments.threads)
@@ -47,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     if device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("torch sees no CUDA device\nUse --device cpu.")
     os.environ |= {"KERAS_BACKEND": "torch", "KERAS_TORCH_DEVICE": device}
-    quiet()
+    server.start()
     from benchmarks.suite.run import run as measure
 
     try:

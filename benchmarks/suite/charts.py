@@ -38,6 +38,9 @@ STYLE = {
     "axes.titlelocation": "left",
 }
 CLIP = 2.0
+PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+PANELS = 5
+"""In a line."""
 
 
 def overview_chart(result: Result) -> bytes | None:
@@ -46,10 +49,14 @@ def overview_chart(result: Result) -> bytes | None:
     names = {n: label for n, label in names.items() if any_timed(cases, n)}
     if not names:
         return None
+    lines = -(-len(cases) // PANELS)
+    columns = -(-len(cases) // lines)
     with plt.rc_context(STYLE):
-        size = (2.6 + 2.0 * len(cases), 1.6 + 0.24 * len(names))
-        figure, axes = plt.subplots(1, len(cases), figsize=size, sharey=True, squeeze=False)
-        for axis, rows in zip(axes[0], cases.values(), strict=True):
+        size = (2.6 + 2.0 * columns, 1.0 + lines * (0.7 + 0.22 * len(names)))
+        figure, axes = plt.subplots(lines, columns, figsize=size, sharey=True, squeeze=False)
+        for axis in axes.flat[len(cases) :]:
+            axis.set_axis_off()
+        for axis, rows in zip(axes.flat, cases.values(), strict=False):
             panel(axis, rows, list(names))
         axes[0][0].set_yticks(range(len(names)), list(names.values()))
         axes[0][0].invert_yaxis()
@@ -82,7 +89,9 @@ def panel(axis: Axes, rows: list[Row], names: list[str]) -> None:
         if ratio > CLIP:  # two white strokes: the bar goes on
             axis.plot([CLIP - 0.12, CLIP - 0.06], [place] * 2, "w", marker=(2, 0, -20), mew=1.5,
                       linestyle="", markersize=11)  # fmt: skip
-        axis.text(min(ratio, CLIP) + 0.03, place, f"{ratio:.3g}", va="center", fontsize=8)
+        axis.text(
+            min(ratio, CLIP) + 0.03, place, f"{ratio:.3g}", va="center", fontsize=8, bbox=PLATE
+        )
     axis.axvline(1, color="#333333", linewidth=0.8, linestyle=":")
     axis.set_xlim(0, CLIP + 0.35)
     axis.set_xticks([0, 1, 2])

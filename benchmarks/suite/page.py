@@ -23,20 +23,24 @@ tr:hover td { background: #fafbfc; }
 .doubt { background: #fff7ed; border-left: 4px solid #d0663a; padding: .4rem 1rem; }
 """
 READ = """
-<p><b>us per step</b> is wall time, the median of the rounds, with the 5th and 95th percentile;
-<b>CPU us</b> is what the process spent on it. <b>of the hand loop</b> compares with the loop of the
-guide within each round: below 1 is faster. <b>above bare kernels</b> is what a step takes on top of
+<p><b>us per step</b> is the median of the rounds, with the 5th and 95th percentile: of the time of
+the process where one thread computes on a CPU, which leaves out what other programs take, and else
+of wall time, which stands beside it. <b>of the hand loop</b> compares with the loop of the guide
+within each round: below 1 is faster. <b>above bare kernels</b> is what a step takes on top of
 its products, convolutions and update called one after the other. <b>first step</b> is the time
 until the first step is done at full speed: set-up, building, tracing, compiling, without imports
 (compilers found the cache of earlier runs, if there was one). <b>host</b> is memory on top of a
 process in which all libraries are loaded. <b>MFU</b> is the countable arithmetic per second as a
 share of what the device can do. <b>loss</b> is how far the loss is from that of the hand loop with
 the same loss function and optimizer after the same batches: all contestants must compute the same.
-<b>own Benchmark</b> is how much longer the clock of all contestants says a step takes than fitkit's
-callback does.</p>
-<p><b>Held or not</b> is worked out from the rows: how many times as long the other takes, round by
-round. A library is compared with fitkit eager on the same model, once with Keras's loss and
-optimizer and once with torch's, which is what the libraries have.</p>
+<b>own Benchmark</b> is how much longer the clock of all contestants says the training passes take
+than fitkit's callback does.</p>
+<p><b>Held, tie or not held</b> is worked out from the rows: how many times as long the other takes,
+round by round, and within which bounds the median of many more rounds would lie (with a chance of
+10 % to be wrong, by the sign test). It is a tie if what is asked for lies within these bounds. The
+libraries have torch's loss and optimizer, and so has the row of fitkit eager that they are compared
+with. Those of Keras cost more Python per step, whoever calls them: fitkit eager
+with Keras's parts is compared with those who have the same, the hand loop and Keras fit.</p>
 """
 
 
@@ -59,7 +63,7 @@ def section(name: str, result: Result) -> Iterator[str]:
     yield items("lead", words.headlines(result))
     yield picture(charts.overview_chart(result), "All cases")
     if lines := bars.table(result):
-        yield "<h3>Held or not</h3>" + html(lines)
+        yield "<h3>Held, tie or not held</h3>" + html(lines)
     yield items("doubt", words.doubts(result), "To be known")
     for rows in tables.by_case(result).values():
         yield f"<h3>{escape(rows[0]['title'])}</h3>"

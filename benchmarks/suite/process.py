@@ -1,6 +1,5 @@
 """A contestant in a process of its own, seen from outside: orders go in, messages come out."""
 
-import multiprocessing
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +7,8 @@ from typing import Any
 
 from benchmarks.suite.bars import MIN_ROUNDS
 from benchmarks.suite.cases import Case
+from benchmarks.suite.server import CONTEXT, start
 from benchmarks.suite.worker import work
-
-CONTEXT = multiprocessing.get_context("forkserver")
-LIBRARIES = ["lightning", "ignite", "accelerate", "skorch", "poutyne", "torchtnt", "torchmetrics"]
-# Imported once, and then forked; those that are not there are passed over.
-CONTEXT.set_forkserver_preload(["keras", "benchmarks.suite.worker", *LIBRARIES])
 
 Row = dict[str, Any]
 
@@ -68,6 +63,7 @@ class Worker:
             "after": len(settings.probes),
             "scratch": str(scratch / name),
         }
+        start()
         self.pipe, other = CONTEXT.Pipe()
         self.process = CONTEXT.Process(
             target=work, args=(other, name, case.name, options), daemon=True

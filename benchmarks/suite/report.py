@@ -58,7 +58,7 @@ def text(name: str, result: Result) -> Iterator[str]:
     yield from bullets(words.headlines(result))
     yield from bullets(words.doubts(result))
     if lines := bars.table(result):
-        yield "## Held or not"
+        yield "## Held, tie or not held"
         yield tables.markdown(lines)
     for rows in tables.by_case(result).values():
         yield f"## {rows[0]['title']}"

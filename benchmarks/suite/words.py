@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Iterator
 
-from benchmarks.suite.bars import MIN_ROUNDS, fair_rows, first, ratios
+from benchmarks.suite.bars import MIN_ROUNDS, fair_rows, first
 from benchmarks.suite.tables import Result, Row, by_case, is_timed, wall_us
 
 BUSY = 1.15
@@ -59,9 +59,12 @@ def short_of_time(result: Result) -> Iterator[str]:
         few = [row["rounds"] for row in rows if is_timed(row) and row["rounds"] < MIN_ROUNDS]
         if few:
             yield f"{rows[0]['title']}: only {min(few)} rounds, too few to compare."
+    late: dict[str, list[str]] = {}
     for row in result["rows"]:
-        if NO_TIME in row.get("left_out", ""):
-            yield f"{row['title']}, {row['label']}: {row['left_out']}."
+        if row.get("left_out", "").startswith(NO_TIME):
+            late.setdefault(row["title"], []).append(row["label"])
+    for title, labels in late.items():
+        yield f"{title}: no time for {'; '.join(labels)}."
 
 
 def busyness(result: Result) -> float:
@@ -82,11 +85,10 @@ def headlines(result: Result) -> Iterator[str]:
         rival = first(row for row in same if row["family"] not in ("record", "fitkit", "floor"))
         if best is None or rival is None:
             continue
-        times = statistics.median(ratios(rival, best))
         yield (
             f"{best['title']}: {best['label']} takes {median_us(best):,.0f} us per step, "
             f"{rival['label']}, the fastest other, {median_us(rival):,.0f} us "
-            f"({times:.1f} times as much)."
+            f"({median_us(rival) / median_us(best):.1f} times as much)."
         )
 
 

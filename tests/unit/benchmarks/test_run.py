@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import time
+from typing import ClassVar
 
 import pytest
 import torch
@@ -195,6 +196,7 @@ def test_large_cases_have_three_in_memory_with_the_baseline_among_them():
 class Pretend:
     """A contestant that takes its time on a clock of the test's own, and counts who is alive."""
 
+    orders: ClassVar[list[tuple[str, str]]] = []
     alive_now, most_alive, start_s, compile_s, round_s = 0, 0, 1.0, 20.0, 0.2
 
     def __init__(self, name, case, settings, scratch, clock):
@@ -210,6 +212,7 @@ class Pretend:
         return {"since_begin_s": self.ready_at - self.started, "steps": 1}
 
     def order(self, order, timeout):
+        Pretend.orders.append((self.name, order))
         self.clock[0] += self.round_s / (3 if self.is_point else 1)
         return {"wall_s": 1e-3, "cpu_s": 1e-3, "pass_s": 1e-3, "memory": {}, "told": {}}
 
@@ -237,6 +240,7 @@ def pretend(monkeypatch, clock):
     monkeypatch.setattr(rounds, "wait", wait)
     monkeypatch.setattr(Pretend, "most_alive", 0)
     monkeypatch.setattr(Pretend, "alive_now", 0)
+    monkeypatch.setattr(Pretend, "orders", [])
 
     def measured(device, *words):
         arguments = parsed("--device", device, *words)
@@ -328,6 +332,15 @@ def test_those_that_matter_start_first_and_one_compiles_beside_the_others():
         "record-inductor", "keras-fit", "lightning", "ignite", "accelerate", "skorch", "poutyne",
         "tuned-compile",
     ]  # fmt: skip
+
+
+def test_probes_watch_an_epoch_each_after_the_rounds_of_all(pretend):
+    settings = Settings(rounds=2, probes=("kernels", "syncs"))
+    rounds.run_case(cases.find("mlp-32"), ["hand-keras", "skorch"], settings)
+    orders = [order for _, order in Pretend.orders]
+    # what a profiler attaches stays: nobody may be measured after the first of them
+    assert orders == ["go"] * 6 + ["kernels"] * 2 + ["syncs"] * 2 + ["stop"] * 2
+    assert [name for name, _ in Pretend.orders[-6:]] == ["hand-keras", "skorch"] * 3
 
 
 def test_who_is_not_ready_in_time_is_told_and_holds_nobody_up(pretend, clock, monkeypatch):
