@@ -7,6 +7,7 @@ python -m benchmarks compare A.json B.json   what changed beyond the spread
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise SystemExit("torch sees no CUDA device\nUse --device cpu.")
     os.environ |= {"KERAS_BACKEND": "torch", "KERAS_TORCH_DEVICE": device}
     server.start()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidy up in both cases
     from benchmarks.suite.run import run as measure
 
     try:

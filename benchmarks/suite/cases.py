@@ -31,7 +31,8 @@ AXES = {
     "metrics": (1, 2, 5, 10),
 }
 """The points of the curves, but for those that are cases: mlp-32 is on all of them."""
-QUICK_POINTS = {"batch": (8, 128, 512, 2048)}
+SECONDS_PER_VALUE = {"batch": 0.01, "layers": 4.0, "callbacks": 0.3, "metrics": 4.0}
+QUICK_POINTS = {"batch": (8, 128, 2048)}
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ CASES: dict[str, Case] = {
     case.name: case
     for case in [
         Case("mlp-32", "Guide's MLP, batch 32", "What a loop costs where a step is short.",
-             models.mlp, digits, 32, 64, longer_on_cuda=8, seconds=70),
+             models.mlp, digits, 32, 64, longer_on_cuda=8, seconds=80),
         Case("mlp-1024", "Guide's MLP, batch 1024", "The same with more arithmetic per step.",
              models.mlp, digits, 1024, 8, longer_on_cuda=8, seconds=45),
         Case("mlp-metrics", "Guide's MLP, accuracy, validation",
@@ -152,7 +153,7 @@ CASES: dict[str, Case] = {
              seconds=55),
         Case("mlp-torch", "MLP of torch modules, batch 32",
              "The same MLP without Keras: what the loops themselves cost.",
-             models.torch_mlp, digits, 32, 64, kind="torch", longer_on_cuda=8, seconds=35),
+             models.torch_mlp, digits, 32, 64, kind="torch", longer_on_cuda=8, seconds=40),
         Case("cnn", "CNN on 32x32x3, batch 32", "Convolutions and batch normalization.",
              models.cnn, images, 32, 4, longer_on_cuda=32, quick_without=HEAVY, seconds=50,
              full_seconds=330),
@@ -203,7 +204,7 @@ def point(axis: str, value: int) -> Case:
         axis=axis,
         value=value,
         seconds=12,
-        full_seconds=60,
+        full_seconds=40 + round(SECONDS_PER_VALUE[axis] * value),
     )
 
 

@@ -21,7 +21,7 @@ from benchmarks.suite.store import Store
 
 FULL = {"warmup": 1, "rounds": 15, "ready_s": 300.0}
 SHORT = {"warmup": 1, "rounds": 11, "ready_s": 150.0}
-QUICK_MINUTES = 7.2
+QUICK_MINUTES = 7.5
 AT_ONCE = 4
 
 
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace, device: str) -> int:
     suite = Suite(store, settings, chooser(arguments, device), deadline, Screen(sys.stdout))
     left = names_to_measure(suite, names)
     expected = min(estimate(left, arguments.quick), 60 * minutes)
-    print(f"{len(left)} cases, {in_minutes(expected)}", flush=True)
+    print(f"cases to measure: {len(left)}, {in_minutes(expected)}", flush=True)
     suite.measure(left)
     print(f"wrote {path}")
     if arguments.report:

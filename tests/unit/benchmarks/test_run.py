@@ -94,6 +94,7 @@ def test_a_second_command_adds_its_cases_to_the_file(command):
     assert [name for name, _ in calls] == ["bag"]
     assert {row["case"] for row in result["rows"]} == {"mlp-32", "bag"}
     assert "1 of 2 are there" in out
+    assert "cases to measure: 1, about 4 minutes" in out
 
 
 def test_who_is_missing_is_measured_beside_those_who_are_there(command):
@@ -365,7 +366,7 @@ def parsed(*words):
 
 def test_plans_unfold_groups_and_curves():
     assert run.plan(["built-in", "batch"], "cpu", quick=True) == [
-        "built-in", "batch=8", "batch=128", "batch=512", "batch=2048",
+        "built-in", "batch=8", "batch=128", "batch=2048",
     ]  # fmt: skip
     assert run.plan(["large"], "cpu", quick=False) == []
     assert run.plan(["large"], "cuda", quick=False) == ["resnet50", "gpt2", "gpt2-torch"]
@@ -377,6 +378,44 @@ def test_plans_unfold_groups_and_curves():
 def test_the_three_groups_are_all_there_is_on_a_gpu():
     groups = run.plan(["small", "large", "rest"], "cuda", quick=False)
     assert sorted(groups) == sorted(run.plan(None, "cuda", quick=False))
+
+
+def test_everything_begins_with_what_is_short_and_says_how_long_it_takes():
+    names = plan.plan(None, "cpu", quick=False)
+    assert plan.estimate(names[:2], False) == 40 + 41
+    assert names[-1] == "gpt-tiny"
+    assert plan.plan(None, "cpu", quick=True)[0] == "mlp-32"
+    assert 7 * 60 <= plan.estimate(plan.plan(None, "cpu", quick=True), True) <= 10 * 60
+    assert [plan.said(s) for s in (60, 300, 3900)] == [
+        "about a minute", "about 5 minutes", "about 65 minutes",
+    ]  # fmt: skip
+
+
+def test_callbacks_that_were_measured_are_kept(pretend, monkeypatch, tmp_path):
+    done = []
+
+    def callback_row(name, settings):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(name)
+        return {"case": "built-in", "contestant": name}
+
+    monkeypatch.setattr(run, "callback_row", callback_row)
+    store = Store(tmp_path / "a.json", {"device": "cpu"})
+
+    def measure():
+        suite = run.Suite(store, Settings(), len, INF, Screen(io.StringIO()))
+        suite.measure(["built-in"])
+
+    with pytest.raises(KeyboardInterrupt):
+        measure()
+    assert Store(tmp_path / "a.json", {"device": "cpu"}).done("built-in") == done
+    first = done.copy()
+    monkeypatch.setattr(run.callbacks_cost, "REGISTRY", dict.fromkeys([*first, "Other"]))
+    done.clear()
+    measure()
+    assert done == ["Other"]
+    assert store.done("built-in") == [*first, "Other"]
 
 
 def test_a_case_that_does_not_exist_is_refused():
