@@ -57,4 +57,6 @@ def _rate(optimizer: Any) -> Rate | None:
     if not is_keras(variable, "Variable"):
         return None
     tensor = cast(Any, variable).value.detach()
+    if tensor.device.type == "cpu":
+        return tensor.numpy().item  # sync: never, it is on the host; no operation of torch
     return lambda: tensor

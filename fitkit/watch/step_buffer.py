@@ -1,8 +1,8 @@
 """Scalars of many steps, kept on the device and read at once."""
 
 from collections.abc import Mapping, Sequence
-from operator import is_
-from typing import Any, NamedTuple, cast
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 __all__ = ["Place", "Points", "StepBuffer"]
 
-_torch: Any = cast(Any, torch)  # copying several scalars in one call has no public name
+_SMALL = 1024  # bytes
 _Values = Mapping[str, Tensor | float]
 
 Place = tuple[int, float, _Values]
@@ -34,46 +34,24 @@ class Points(NamedTuple):
     values: NDArray[np.float64]
 
 
-class _Block:
-    """Consecutive rows of the same scalars: first those of the device, then numbers of the host."""
-
-    def __init__(self, names: tuple[str, ...], num_host: int, size: int, device: Any) -> None:
-        self.kind = names, num_host
-        self.rows = torch.empty(size, len(names) - num_host, device=device, dtype=torch.float32)
-        self.cells: list[Sequence[Tensor]] = []  # of each row; made once, as they are used again
-        self.xs: list[int] = []
-        self.walls_s: list[float] = []
-        self.numbers: list[tuple[float, ...]] = []
-
-    def points(self, numbers: list[float]) -> Points:
-        """Return the rows with what was read of them, and forget them."""
-        values = np.array(numbers).reshape(len(self.xs), -1)
-        if self.kind[1]:
-            values = np.hstack([values, np.array(self.numbers)])
-        found = Points(self.kind[0], self.xs, self.walls_s, values)
-        self.xs, self.walls_s, self.numbers = [], [], []
-        return found
-
-
 class StepBuffer:
-    """Rows of device scalars in float32, which is what TensorBoard stores.
+    """Rows of scalars of the device and the host, until they are read and written together.
 
-    They are copied, because a replayed step writes its results to the same memory again. The
-    batches of one update become their mean, weighted by samples.
+    What a step has computed anew is kept as it is: nothing writes to its memory again, neither in
+    an eager nor in a recorded step. Any operation on it would take longer than all the rest here.
+    A tensor that somebody changes in place, or a view of a larger one, is copied; one that is
+    changed for the first time after it was logged becomes NaN. The batches of one update become
+    their mean, weighted by samples.
 
     Args:
-        device: Where the rows are kept.
-        size: How many lie together in memory; more may be kept.
+        device: Where means are computed, and all is put together to be read.
     """
 
-    def __init__(self, device: torch.device, size: int) -> None:
+    def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._size = size
-        self._blocks: list[_Block] = []  # in the order of their rows
-        self._free: list[_Block] = []
-        self._num_rows = 0
+        self._rows: list[tuple[Place, _Values]] = []
         self._held: tuple[_Values, int, Place | None] | None = None
-        self._copied: list[Tensor | float] = []  # what the row of the held batch was made of
+        self._is_own: dict[str, bool] = {}  # by name: whether there is nothing else in its memory
         self._parts: dict[str, tuple[Any, int]] = {}  # by name: sum and number of samples
 
     @property
@@ -83,7 +61,7 @@ class StepBuffer:
 
     def __len__(self) -> int:
         """Return the number of rows."""
-        return self._num_rows
+        return len(self._rows)
 
     def hold(self, values: _Values, num_samples: int, place: Place | None) -> None:
         """Keep what a batch logs. Syncs: never.
@@ -94,87 +72,78 @@ class StepBuffer:
             num_samples: Of the batch.
             place: Of the update it completes; None if it completes none.
         """
-        self._copied = []
-        if place is not None and self._parts:
-            x, wall_s, rates = place
-            copies = {n: r.clone() if isinstance(r, Tensor) else r for n, r in rates.items()}
-            place = x, wall_s, copies
-        elif place is not None and values:
-            self._copied = [*values.values()]
-            self._add(values, place)
         self._held = values, num_samples, place
 
-    def settle(self) -> None:
-        """Take what is held for complete; before the next batch begins. Syncs: never."""
-        if self._held is None:
-            return
-        (values, num_samples, place), self._held = self._held, None
-        if place is None or self._parts:
-            values = self._with_parts(values, num_samples)
-        elif len(values) == len(self._copied) and all(map(is_, values.values(), self._copied)):
-            return  # as it was when it was copied
-        if place is not None and values:
-            self._parts = {}
-            self._add(values, self._taken_back(place) if self._copied else place)
+    def settle(self) -> int:
+        """Take what is held for complete, before the next batch begins. Syncs: never.
+
+        Returns:
+            The number of rows.
+        """
+        if self._held is not None:
+            (values, num_samples, place), self._held = self._held, None
+            if place is None or self._parts:
+                values = self._with_parts(values, num_samples)
+                if place is not None:
+                    self._parts = {}
+            else:
+                scalars: Mapping[str, Any] = values
+                for name, value in scalars.items():
+                    if not self._is_own.get(name) or value._version:
+                        values = self._copied(values)
+                        break
+            if place is not None and values:
+                self._rows.append((place, values))
+        return len(self._rows)
 
     def take(self) -> list[Points]:
         """Return all rows and forget them. Syncs: once, if there are any of the device."""
-        blocks, self._blocks, self._num_rows = self._blocks, [], 0
-        self._free = blocks
-        parts: list[Any] = [block.rows[: len(block.xs)].flatten() for block in blocks]
-        numbers: list[float] = []
-        if any(map(len, parts)):
-            joined: Any = torch.cat(parts)
-            numbers = joined.tolist()  # sync: once per flush
+        rows, self._rows = self._rows, []
+        merged = [{**values, **rates} for (_, _, rates), values in rows]
+        groups = [(names, list(group)) for names, group in groupby(merged, tuple[str, ...])]
+        columns = [c for _, group in groups for c in zip(*[m.values() for m in group], strict=True)]
+        numbers = iter(self._read(columns))
         found: list[Points] = []
-        for block, part in zip(blocks, parts, strict=True):
-            found.append(block.points(numbers[: len(part)]))
-            numbers = numbers[len(part) :]
+        start = 0
+        for names, group in groups:
+            end = start + len(group)
+            xs, walls_s, _ = zip(*[place for place, _ in rows[start:end]], strict=True)
+            values = np.stack([next(numbers) for _ in names], 1)
+            found.append(Points(names, xs, walls_s, values))
+            start = end
         return found
 
-    def _add(self, values: _Values, place: Place) -> None:
-        x, wall_s, rates = place
-        merged = {**values, **rates}
-        names, scalars, numbers = tuple(merged), [*merged.values()], tuple[float, ...]()
-        if {*map(type, scalars)} != {Tensor}:
-            host = {n: v for n, v in merged.items() if not isinstance(v, Tensor)}
-            scalars = [v for v in scalars if isinstance(v, Tensor)]
-            names = (*[name for name in names if name not in host], *host)
-            numbers = tuple(host.values())
-        block = self._blocks[-1] if self._blocks else None
-        kind = names, len(numbers)
-        if block is None or block.kind != kind or len(block.xs) == self._size:
-            block = self._begin(kind)
-        row = len(block.xs)
-        if row == len(block.cells):
-            block.cells.append(block.rows[row].unbind())
-        if scalars:
-            _torch._foreach_copy_(block.cells[row], scalars)
-        block.xs.append(x)
-        block.walls_s.append(wall_s)
-        block.numbers.append(numbers)
-        self._num_rows += 1
+    def _read(self, columns: Sequence[Sequence[Tensor | float]]) -> list[NDArray[np.float64]]:
+        """Return columns of scalars as arrays of numbers."""
+        of_device = [any(isinstance(scalar, Tensor) for scalar in column) for column in columns]
+        scalars = [s for c, is_it in zip(columns, of_device, strict=True) if is_it for s in c]
+        if not scalars:
+            return [np.array(column, np.float64) for column in columns]
+        tensors = [s if isinstance(s, Tensor) else torch.tensor(s) for s in scalars]
+        if len({tensor.device for tensor in tensors}) > 1:
+            tensors = [tensor.to(self._device) for tensor in tensors]
+        stacked: Any = torch.stack(tensors).float()
+        numbers = np.array(stacked.tolist())  # sync: once per flush
+        changed = [not t.is_inference() and t._version > 0 for t in tensors]  # pyright: ignore[reportPrivateUsage]
+        numbers[changed] = np.nan
+        ends = np.cumsum([len(c) for c, is_it in zip(columns, of_device, strict=True) if is_it])
+        parts = iter(np.split(numbers, ends[:-1]))
+        return [
+            next(parts) if is_it else np.array(column, np.float64)
+            for column, is_it in zip(columns, of_device, strict=True)
+        ]
 
-    def _begin(self, kind: tuple[tuple[str, ...], int]) -> _Block:
-        free = next((block for block in self._free if block.kind == kind), None)
-        if free is None:
-            free = _Block(*kind, self._size, self._device)
-        else:
-            self._free.remove(free)
-        self._blocks.append(free)
-        return free
-
-    def _taken_back(self, place: Place) -> Place:
-        """Take the latest row back; return its place with the learning rates of then."""
-        x, wall_s, rates = place
-        block = self._blocks[-1]
-        cells = dict(zip(block.kind[0], block.cells[len(block.xs) - 1], strict=False))
-        for column in (block.xs, block.walls_s, block.numbers):
-            column.pop()
-        if not block.xs:
-            self._free.append(self._blocks.pop())
-        self._num_rows -= 1
-        return x, wall_s, {name: cells.get(name, rate) for name, rate in rates.items()}
+    def _copied(self, values: _Values) -> _Values:
+        """Return copies; learn of new names whether what they log need not be copied."""
+        found: dict[str, Tensor | float] = {}
+        for name, value in values.items():
+            found[name] = value
+            if isinstance(value, Tensor):
+                found[name] = value + 0  # a clone of an inference tensor would tell of a change
+                if name not in self._is_own:
+                    is_small = value.untyped_storage().nbytes() <= _SMALL
+                    self._is_own[name] = is_small and not value.is_inference()
+        return found
 
     def _with_parts(self, values: _Values, num_samples: int) -> _Values:
         """Add a batch to those of the same update, and return their means."""

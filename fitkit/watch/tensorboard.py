@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import torch
+from torch import Tensor
 
 from fitkit.loop.callback import Stack
 from fitkit.loop.events import Phase
@@ -84,7 +85,7 @@ class TensorBoard(Board):
         super().__init__(log_dir, axis=Axis(x, clock))
         self._clock = clock
         self._flush_every = positive_int("flush_every", flush_every)
-        self._buffer = StepBuffer(torch.device("cpu"), self._flush_every)
+        self._buffer = StepBuffer(torch.device("cpu"))
         self._rates: dict[str, Rate] = {}
         self._val_prefixes: set[str] = set()
         self._written: set[str] = set()
@@ -115,7 +116,7 @@ class TensorBoard(Board):
             self._writer = self.files
             self.files.open("train")
             self._rates = rates_of(self._loop)
-            self._buffer = StepBuffer(state.device, self._flush_every)
+            self._buffer = StepBuffer(state.device)
             self._has_layout = False
 
     def on_epoch_begin(self, state: State) -> None:
@@ -126,15 +127,17 @@ class TensorBoard(Board):
 
     def on_pass_begin(self, state: State) -> None:
         """Collect what the batch before has logged, as in `on_batch_begin`."""
-        self._collect()
+        self.on_batch_begin(state)
 
     def on_batch_begin(self, state: State) -> None:
         """Collect what the batch before has logged: by now everybody has."""
-        self._collect()
+        files = self._writer  # asking for `self.files` in every step would take longer
+        if files is not None and self._buffer.settle() >= self._flush_every:
+            self._flush(files)
 
     def on_batch_end(self, state: State) -> None:
         """Keep the scalars of the batch, and where they stand if it completes an update."""
-        files = self._writer  # asking for `self.files` in every step would take longer
+        files = self._writer
         if files is not None and state.phase is Phase.TRAIN:
             place = self._place(files, state) if state.closes_update else None
             self._buffer.hold(state.step_values, state.batch_size, place)
@@ -144,10 +147,10 @@ class TensorBoard(Board):
         if self.files is None:
             return
         if state.phase is Phase.TRAIN:
-            self._collect()
+            self._buffer.settle()
             if self._buffer.is_open:  # the end of the loader has completed the update
                 self._buffer.hold({}, 0, self._place(self.files, state))
-                self._collect()
+                self._buffer.settle()
             self._flush(self.files)
             self.files.axis.is_within_epoch = False
         elif state.prefix.startswith("val_"):
@@ -192,14 +195,12 @@ class TensorBoard(Board):
         (self.axis.stop if self.files is None else self.axis.start)(state["seconds"])
 
     def _place(self, files: RunFiles, state: State) -> Place:
-        rates = {name: rate() for name, rate in self._rates.items()}
+        rates: dict[str, Tensor | float] = {}
+        for name, rate in self._rates.items():
+            now = rate()
+            # A copy: a schedule may come first when the next batch begins.
+            rates[name] = now.clone() if isinstance(now, Tensor) else now
         return files.axis.of_update(state), self._clock(), rates
-
-    def _collect(self) -> None:
-        if self._writer is not None:
-            self._buffer.settle()
-            if len(self._buffer) >= self._flush_every:
-                self._flush(self._writer)
 
     def _lay_out(self, files: RunFiles, state: State) -> None:
         if not self._has_layout:  # TensorBoard takes the first one it finds
