@@ -57,7 +57,8 @@ class Case:
         value: Its place on the axis.
         together: How many contestants may be in memory at the same time; None for all.
         quick_without: Contestants that the quick suite leaves out here.
-        seconds: What it takes in the quick suite: on two cores, with an empty compiler cache.
+        seconds: What it takes in the quick suite: on two cores, with an empty compiler cache. By
+            that the cases share the time where it is limited.
         full_seconds: The same for all contestants and rounds.
     """
 
@@ -203,7 +204,7 @@ def point(axis: str, value: int) -> Case:
         only=CURVES,
         axis=axis,
         value=value,
-        seconds=12,
+        seconds=15,
         full_seconds=40 + round(SECONDS_PER_VALUE[axis] * value),
     )
 

@@ -106,13 +106,11 @@ class Suite:
 
     def _share(self, names: list[str]) -> Until:
         """The time of the first: what is left is shared by what they take."""
-        quick = self.store.settings.get("quick", False)
-        part = estimate(names[:1], quick) / estimate(names, quick)
+        part = estimate(names[:1], quick=True) / estimate(names, quick=True)
         return Until(self.deadline, self.deadline).part(part)
 
     def _rows(self, name: str, until: Until) -> list[Row]:
-        quick = self.store.settings.get("quick", False)
-        least = time.monotonic() + estimate([name], quick) / 8  # less is not worth beginning
+        least = time.monotonic() + estimate([name], quick=True) / 8  # not worth beginning
         if least > until.deadline:
             raise OutOfTimeError
         return self._callbacks() if name == BUILT_IN else self._case(find(name), until)

@@ -131,7 +131,7 @@ def test_who_cannot_take_part_is_a_row_with_the_reason(begin):
 
 def test_what_there_is_no_time_for_is_named(begin):
     calls = []
-    result = begin(["mlp-32", "batch=8"], calls.append, seconds=20)
+    result = begin(["mlp-32", "batch=8"], calls.append, seconds=5)
     assert calls == ["batch=8"]  # needs less
     assert result["left_out"] == ["mlp-32"]
 
@@ -256,7 +256,7 @@ def pretend(monkeypatch, clock):
             return []
 
         def callback_row(name, settings):
-            clock[0] += plan.CALLBACK_S / 2
+            clock[0] += 6.0
             return {"case": "built-in", "contestant": name}
 
         monkeypatch.setattr(run, "rows_of", rows_of)
