@@ -12,7 +12,7 @@ PEERS = ("lightning", "skorch", "poutyne", "accelerate", "ignite")
 EAGER = {"fitkit": ("hand-keras", "keras-fit"), "fitkit-torch": PEERS}
 """Whom fitkit eager is held to: those who have the same loss function and optimizer."""
 COMPUTE_BOUND = ("resnet50", "gpt2", "gpt2-torch")
-CHANCE = 0.1
+CHANCE = 0.02  # some fifty comparisons make up a result
 MIN_ROUNDS = 5
 """With fewer, nothing can be said about a difference."""
 HELD, TIE, NOT_HELD = "held", "tie", "NOT HELD"
@@ -53,7 +53,7 @@ class Bar(NamedTuple):
 
 
 def interval(values: list[float]) -> tuple[float, float]:
-    """Where the median of many more rounds would be, with a chance of error of 10 %.
+    """Where the median of many more rounds would be, with a chance of error of 2 %.
 
     The k-th smallest and the k-th largest value, by the sign test: that a median lies below the
     k-th smallest of n values has the chance that fewer than k of n throws of a coin are heads.

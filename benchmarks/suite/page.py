@@ -37,7 +37,7 @@ the same loss function and optimizer after the same batches: all contestants mus
 than fitkit's callback does.</p>
 <p><b>Held, tie or not held</b> is worked out from the rows: how many times as long the other takes,
 round by round, and within which bounds the median of many more rounds would lie (with a chance of
-10 % to be wrong, by the sign test). It is a tie if what is asked for lies within these bounds. The
+2 % to be wrong, by the sign test). It is a tie if what is asked for lies within these bounds. The
 libraries have torch's loss and optimizer, and so has the row of fitkit eager that they are compared
 with. Those of Keras cost more Python per step, whoever calls them: fitkit eager
 with Keras's parts is compared with those who have the same, the hand loop and Keras fit.</p>

@@ -77,9 +77,9 @@ def test_a_difference_within_the_spread_is_a_tie_on_both_sides():
     assert verdict_of(99, 102, 103, 104, 105, 106) == [bars.TIE]
     assert verdict_of(94, 95, 96, 97, 98, 101) == [bars.TIE]
     assert verdict_of(94, 95, 96, 97, 98, 99) == [bars.NOT_HELD]
-    # two of eleven may be anywhere
-    assert verdict_of(1, 2, *range(101, 110)) == [bars.HELD]
-    assert verdict_of(1, 2, 3, *range(101, 109)) == [bars.TIE]
+    # one of eleven may be anywhere
+    assert verdict_of(1, *range(101, 111)) == [bars.HELD]
+    assert verdict_of(1, 2, *range(101, 110)) == [bars.TIE]
 
 
 def test_too_few_rounds_say_nothing_and_that_is_said():
@@ -88,7 +88,7 @@ def test_too_few_rounds_say_nothing_and_that_is_said():
     assert list(words.doubts(few)) == ["MLP, batch 32: only 4 rounds, too few to compare."]
 
 
-@pytest.mark.parametrize(("num", "k"), [(5, 1), (7, 1), (8, 2), (11, 3), (15, 4)])
+@pytest.mark.parametrize(("num", "k"), [(5, 1), (10, 1), (11, 2), (13, 2), (15, 3)])
 def test_the_interval_of_a_median_is_that_of_the_sign_test(num, k):
     values = [float(value) for value in range(num, 0, -1)]
     assert bars.interval(values) == (k, num + 1 - k)
