@@ -13,14 +13,16 @@ from benchmarks.suite.contestants import CONTESTANTS
 from benchmarks.suite.plan import BUILT_IN, chooser, estimate, plan, title_of
 from benchmarks.suite.plan import said as in_minutes
 from benchmarks.suite.process import Settings
+from benchmarks.suite.ready import OutOfTimeError, Until
 from benchmarks.suite.report import report
-from benchmarks.suite.rounds import OutOfTimeError, Until, run_case
+from benchmarks.suite.rounds import run_case
 from benchmarks.suite.rows import Row, heading, rows_of
 from benchmarks.suite.show import Screen
 from benchmarks.suite.store import Store
 
-FULL = {"warmup": 1, "rounds": 15, "ready_s": 300.0}
-SHORT = {"warmup": 1, "rounds": 11, "ready_s": 150.0}
+ROUNDS = {False: 15, True: 11}
+READY_S = {False: 300.0, True: 150.0}
+"""Without and with `--quick`."""
 QUICK_MINUTES = 7.5
 AT_ONCE = 4
 
@@ -47,14 +49,12 @@ def run(arguments: argparse.Namespace, device: str) -> int:
 
 def settings_of(arguments: argparse.Namespace, device: str) -> Settings:
     """How to measure."""
-    numbers = SHORT if arguments.quick else FULL
     cores = os.cpu_count() or 1
     return Settings(
         device=device,
         threads=arguments.threads,
-        warmup=numbers["warmup"],
-        rounds=arguments.rounds or numbers["rounds"],
-        ready_s=numbers["ready_s"],
+        rounds=arguments.rounds or ROUNDS[arguments.quick],
+        ready_s=READY_S[arguments.quick],
         at_once=max(1, min(AT_ONCE, cores // arguments.threads)),
         probes=("kernels", "syncs") if device != "cpu" else (),
     )

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from benchmarks.__main__ import main
-from benchmarks.suite import bars, cases, options, plan, rounds, run
+from benchmarks.suite import bars, cases, options, plan, ready, rounds, run
 from benchmarks.suite.contestants import CONTESTANTS
 from benchmarks.suite.process import Settings
-from benchmarks.suite.rounds import OutOfTimeError
+from benchmarks.suite.ready import OutOfTimeError
 from benchmarks.suite.show import Screen
 from benchmarks.suite.store import Store
 
@@ -173,7 +173,7 @@ def clock(monkeypatch):
     ],
 )
 def test_rounds_end_with_the_time_of_the_case_or_of_the_run(clock, share, deadline, done):
-    workers, until = [Turns(clock), Turns(clock)], rounds.Until(share, deadline)
+    workers, until = [Turns(clock), Turns(clock)], ready.Until(share, deadline)
     rounds.take_turns(workers, Settings(rounds=8, ready_s=300.0), until, len)
     assert [len(worker.wall) for worker in workers] == done
     if deadline < 10:  # nobody is waited for long after it
@@ -233,12 +233,12 @@ def pretend(monkeypatch, clock):
         return worker
 
     def wait(pipes, timeout):
-        ready = min(alive[pipe].ready_at for pipe in pipes)
-        clock[0] = max(clock[0], min(ready, clock[0] + timeout))
+        first = min(alive[pipe].ready_at for pipe in pipes)
+        clock[0] = max(clock[0], min(first, clock[0] + timeout))
         return [pipe for pipe in pipes if alive[pipe].ready_at <= clock[0]]
 
-    monkeypatch.setattr(rounds, "Worker", started)
-    monkeypatch.setattr(rounds, "wait", wait)
+    monkeypatch.setattr(ready, "Worker", started)
+    monkeypatch.setattr(ready, "wait", wait)
     monkeypatch.setattr(Pretend, "most_alive", 0)
     monkeypatch.setattr(Pretend, "alive_now", 0)
     monkeypatch.setattr(Pretend, "orders", [])
@@ -327,7 +327,7 @@ def test_the_quick_suite_covers_its_cases_in_eight_minutes(pretend, clock, monke
 def test_those_that_matter_start_first_and_one_compiles_beside_the_others():
     case = cases.find("mlp-32")
     names = [n for n in run.chooser(parsed("--quick"), "cpu")(case) if not CONTESTANTS[n].missing]
-    order = rounds.in_order_of_start([n for n in names if CONTESTANTS[n].device is None])
+    order = ready.in_order_of_start([n for n in names if CONTESTANTS[n].device is None])
     assert order == [
         "hand-keras", "hand-torch", "fitkit", "fitkit-torch", "record-interpret", "floor",
         "record-inductor", "keras-fit", "lightning", "ignite", "accelerate", "skorch", "poutyne",
@@ -347,7 +347,7 @@ def test_probes_watch_an_epoch_each_after_the_rounds_of_all(pretend):
 def test_who_is_not_ready_in_time_is_told_and_holds_nobody_up(pretend, clock, monkeypatch):
     monkeypatch.setattr(Pretend, "compile_s", 1e4)
     names, settings = ["hand-keras", "tuned-compile", "skorch"], Settings(at_once=2, rounds=9)
-    found = rounds.run_case(cases.find("mlp-32"), names, settings, until=rounds.Until(100.0, INF))
+    found = rounds.run_case(cases.find("mlp-32"), names, settings, until=ready.Until(100.0, INF))
     assert found["tuned-compile"] == {
         "left_out": "no time: not through its first epoch within 75 s"
     }
