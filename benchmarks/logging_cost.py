@@ -6,6 +6,9 @@ round; of each the CPU time is taken of the training pass (`step`, per update), 
 in the epoch (`epoch`: validation, pictures, files) and of both (`whole`). Beginning and end of a
 call of `fit` lie outside: a run has one, however long it is. What they cost is told as `run`: a new
 loop that is fitted for one update, with the files, texts and drawing of the graph that go with it.
+What a step costs is the difference of two contestants; `hooks` is the wall time per step that goes
+by in the hooks of `TensorBoard` themselves, files included, which is told more exactly where other
+work disturbs.
 
 Scalars of every step may cost 3 % of whole eager epochs, and 10 us of a recorded step; everything
 at its default intervals 10 % of whole eager epochs. With shorter epochs the pictures weigh more:
@@ -22,6 +25,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from types import MethodType
 from typing import Any
 
 os.environ["KERAS_BACKEND"] = "torch"
@@ -106,8 +110,10 @@ class Trainers:
         return loop.attach(*stack, *CONTESTANTS[name](folder), *record)
 
 
-def epochs(trainers: Trainers, backend: str | None, rounds: int) -> dict[str, Any]:
-    """The parts of an epoch, per contestant and round."""
+def epochs(
+    trainers: Trainers, backend: str | None, rounds: int
+) -> tuple[dict[str, Any], list[float]]:
+    """The parts of an epoch, per contestant and round; us per step within the hooks."""
     loops = {name: trainers.loop(name, backend) for name in CONTESTANTS}
     parts = {name: Parts() for name in loops}
     for name, loop in loops.items():
@@ -120,10 +126,39 @@ def epochs(trainers: Trainers, backend: str | None, rounds: int) -> dict[str, An
             gc.collect()  # one contestant does not pay for the other's garbage
             loops[name].fit(epochs=1)
             taken[name].append(parts[name].figures(trainers.steps))
+    return _by_part(taken), hook_times(loops["scalars"], trainers.steps)
+
+
+def _by_part(taken: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     return {
         name: {part: [figures[part] for figures in all_figures] for part in all_figures[0]}
         for name, all_figures in taken.items()
     }
+
+
+def hook_times(loop: FitLoop, steps: int) -> list[float]:
+    """Wall time in us per step in the hooks of a `TensorBoard` at every batch; of five epochs."""
+    [board] = [each for each in loop.callbacks if isinstance(each, TensorBoard)]
+    loop.detach(board)
+    spent_ns = [0]
+
+    def timed(hook: Callable[[Any], None]) -> Callable[[Any], None]:
+        def call(_board: TensorBoard, state: Any) -> None:
+            begin = time.perf_counter_ns()
+            hook(state)
+            spent_ns[0] += time.perf_counter_ns() - begin
+
+        return MethodType(call, board)
+
+    for name in ("on_batch_begin", "on_batch_end"):
+        setattr(board, name, timed(getattr(board, name)))
+    loop.attach(board)
+    found: list[float] = []
+    for _ in range(RUNS):
+        spent_ns[0] = 0
+        loop.fit(epochs=1)
+        found.append(spent_ns[0] / steps / 1e3)
+    return found
 
 
 def runs(trainers: Trainers) -> dict[str, list[float]]:
@@ -205,12 +240,15 @@ def main() -> None:
     }
     for mode, backend in {"eager": None, "recorded": arguments.backend}.items():
         if arguments.mode in (None, mode):
-            taken = epochs(trainers, backend, arguments.rounds)
+            taken, hooks = epochs(trainers, backend, arguments.rounds)
             if mode == "eager":
                 for name, found in runs(trainers).items():
                     taken[name]["run"] = found
-            result[mode] = summary(taken)
-            print(f"{mode}\n{table(result[mode])}\n", flush=True)
+            result[mode] = summary(taken) | {"hooks": spread(hooks)}
+            print(f"{mode}\n{table(result[mode])}", flush=True)
+            print(
+                f"in the hooks of TensorBoard: {result[mode]['hooks']['median']:.1f} us per step\n"
+            )
     result["machine"] = machine("cpu")
     print("\n".join(verdicts(result)))
     if arguments.mode is None:

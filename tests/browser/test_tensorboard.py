@@ -3,8 +3,11 @@
 `make browser` runs it. SCREENSHOTS=docs/img make browser keeps what the pages look like.
 """
 
+import io
+import json
 import os
 import random
+import re
 from pathlib import Path
 
 import keras
@@ -20,6 +23,7 @@ from fitkit import (
     FitLoop,
     LRSchedule,
     Phase,
+    Profile,
     TensorBoard,
     TensorLoader,
     supervised,
@@ -48,7 +52,7 @@ class Losses(Callback):
             raise ZeroDivisionError
 
 
-def make_loop(run_dir, losses, *, units, lr):
+def make_loop(run_dir, losses, *more, units, lr):
     keras.utils.set_random_seed(0)
     x, y = load_digits(return_X_y=True)
     x = (x / 16).astype("float32").reshape(-1, 8, 8, 1)
@@ -70,6 +74,7 @@ def make_loop(run_dir, losses, *, units, lr):
         TensorBoard.everything(hparams={"units": units}),
         Checkpoint(),
         losses,
+        *more,
     )
     return loop
 
@@ -79,7 +84,8 @@ def runs(page, tmp_path_factory):
     """The folder above two runs; history and losses of the second, which was cut and resumed."""
     above = tmp_path_factory.mktemp("board")
     folder = above / "runs"
-    make_loop(folder / "narrow", Losses(), units=16, lr=1e-3).fit(EPOCHS)
+    profile = Profile(active=3, file=io.StringIO())
+    make_loop(folder / "narrow", Losses(), profile, units=16, lr=1e-3).fit(EPOCHS)
     wide = {"units": 64, "lr": 3e-3}
     first, second = Losses(fails_at=150), Losses()
     with pytest.raises(ZeroDivisionError):
@@ -121,6 +127,24 @@ def shows(page, *texts):
     """Demand that the page shows all these texts."""
     for text in texts:
         page.get_by_text(text, exact=True).first.wait_for(state="visible")
+
+
+# What the package torch-tb-profiler looks for in all folders below the one it is given: a worker,
+# and when its trace began.
+TRACE = re.compile(r"(.*?)(\.\d+)?\.pt\.trace\.json(?:\.gz)?")
+
+
+def test_the_trace_is_where_the_plug_in_looks_for_it(runs):
+    above, *_ = runs
+    found = [path for path in above.rglob("*") if TRACE.fullmatch(path.name)]
+    assert [path.parent.relative_to(above).as_posix() for path in found] == ["runs/narrow/profile"]
+    worker, began = TRACE.fullmatch(found[0].name).groups()
+    assert re.fullmatch(r"[\w-]+_\d+", worker)
+    assert len(began) == len(".1700000000000")  # ms since 1970
+    events = json.loads(found[0].read_text())["traceEvents"]
+    names = [event["name"] for event in events if event.get("cat") == "user_annotation"]
+    assert names.count("FORWARD Forward") == 3
+    assert sum(name.startswith("ProfilerStep#") for name in names) == 3
 
 
 def test_scalars(board, runs):

@@ -260,7 +260,8 @@ def test_a_long_run_keeps_memory_flat(tmp_path, updates):
     )
     objects, size = grown(loop, updates)
     assert objects < 300
-    assert size < 200_000
+    epochs = updates / 100
+    assert size < 200_000 + 1000 * epochs  # an epoch has a row in the history, and a name here
     steps = scalars(tmp_path / "train")["step/loss"]
     assert [x for x, _ in steps] == list(range(1, updates + 201))
 
