@@ -17,6 +17,7 @@ __all__ = ["EventFile", "load_tensorboard"]
 _PROTOS = ("event_pb2", "summary_pb2", "graph_pb2")
 _MAX_PENDING = 4 << 20  # bytes
 _serial = itertools.count()
+_CLOSED: set[Path] = set()  # what this process has written to its end
 
 
 def load_tensorboard() -> None:
@@ -26,7 +27,10 @@ def load_tensorboard() -> None:
 
 
 class EventFile:
-    """One event file in a folder, which is created. Two writers never share a file.
+    """The event file of a folder, which is created. Two writers never share a file.
+
+    The newest one is continued if this process has written and closed it: many calls of `fit` leave
+    one file. Otherwise there is a new one.
 
     Events are collected and written by `flush`, or where they have become 4 MiB.
 
@@ -41,15 +45,20 @@ class EventFile:
         self._proto: Any = import_module("tensorboard.compat.proto.event_pb2")
         self._summary: Any = import_module("tensorboard.compat.proto.summary_pb2").Summary
         folder.mkdir(parents=True, exist_ok=True)
+        newest = max(folder.glob("events.out.tfevents.*"), default=folder)
+        goes_on = newest in _CLOSED and newest.name.endswith(f".{os.getpid()}")  # not after a fork
         # TensorBoard reads the files of a folder in the order of their names.
         name = f"events.out.tfevents.{time.time():.6f}.{next(_serial):06d}"
-        self.path = folder / f"{name}.{socket.gethostname()}.{os.getpid()}"
+        self.path = newest if goes_on else folder / f"{name}.{socket.gethostname()}.{os.getpid()}"
         self._events: list[bytes] = []  # not framed yet: that goes faster for many at once
         self._pending: list[bytes] = []
         self._num_pending = 0  # bytes of both
         self._formats: dict[tuple[str, ...], PointFormat] = {}
-        self._file = self.path.open("xb")
-        self._write(wall_time=time.time(), file_version="brain.Event:2")
+        self._file = self.path.open("ab" if goes_on else "xb")
+        if goes_on:
+            _CLOSED.discard(self.path)
+        else:
+            self._write(wall_time=time.time(), file_version="brain.Event:2")
 
     def hide_from(self, x: int) -> None:
         """Hide all points of this folder at `x` or later that were written so far.
@@ -98,6 +107,7 @@ class EventFile:
             self.flush()
         finally:
             self._file.close()
+        _CLOSED.add(self.path)
 
     def abandon(self) -> None:
         """Close after an error, whatever becomes of the rest."""

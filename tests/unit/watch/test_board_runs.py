@@ -22,6 +22,7 @@ from fitkit import (
     supervised,
 )
 from fitkit.testing import assert_no_sync, tiny_loop
+from fitkit.watch import event_file
 from fitkit.watch.event_file import EventFile
 from fitkit.watch.run_files import SafeNames
 from tests.unit.watch.event_files import event_files, images, scalars, tensors
@@ -313,10 +314,37 @@ def test_a_folder_that_is_no_path_is_refused():
         TensorBoard(3)
 
 
-def test_a_second_fit_writes_into_the_same_folders(tmp_path):
+def test_further_fits_write_into_the_same_files(tmp_path):
     loop = classifier(tmp_path)
+    for _ in range(3):
+        loop.fit(1)
+    folders = [tmp_path, tmp_path / "train", tmp_path / "val"]
+    assert [len(event_files(folder)) for folder in folders] == [1, 1, 1]
+    found = scalars(tmp_path / "train")
+    assert [x for x, _ in found["step/loss"]] == list(range(1, 16))
+    assert [x for x, _ in found["epoch/loss"]] == [5, 10, 15]
+    assert [x for x, _ in images(tmp_path / "val")["answers/confusion"]] == [5, 10, 15]
+
+
+def another_process(path):
+    path.rename(path.with_name(path.name + "1"))
+
+
+def another_file(path):
+    path.with_name("events.out.tfevents.9").touch()
+
+
+def a_disk_that_failed(path):
+    event_file._CLOSED.clear()
+
+
+@pytest.mark.parametrize("change", [another_process, another_file, a_disk_that_failed])
+def test_files_of_others_are_not_continued(tmp_path, change):
+    loop = make_loop(TensorBoard(), run_dir=tmp_path)
     loop.fit(1)
+    [name] = event_files(tmp_path / "train")
+    change(tmp_path / "train" / name)
+    before = {p: p.read_bytes() for p in (tmp_path / "train").iterdir()}
     loop.fit(1)
-    assert [x for x, _ in scalars(tmp_path / "train")["step/loss"]] == list(range(1, 11))
-    assert len(event_files(tmp_path / "val")) == 2
-    assert [x for x, _ in images(tmp_path / "val")["answers/confusion"]] == [5, 10]
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert len(event_files(tmp_path / "train")) == len(before) + 1
