@@ -113,8 +113,8 @@ def baselines(result: Result) -> str:
 
 
 def wrapped(title: str) -> str:
-    """Broken at the comma."""
-    return title.replace(", ", ",\n", 1)
+    """Broken at the comma, or before what it is made of."""
+    return title.replace(", ", ",\n", 1) if ", " in title else title.replace(" of ", "\nof ", 1)
 
 
 def case_chart(rows: list[Row]) -> bytes | None:
