@@ -77,7 +77,7 @@ def images_of(inputs: Any, shape: tuple[int, ...] | None) -> Tensor | None:
     if not isinstance(inputs, Tensor) or not len(inputs):
         return None
     if shape is not None:
-        if inputs[0].numel() != math.prod(shape):
+        if inputs.numel() != len(inputs) * math.prod(shape):
             raise ConfigError(
                 f"Images(shape={shape}) does not fit inputs of shape {tuple(inputs.shape)}\n"
                 "Give height, width and channels of what the model is shown."
@@ -92,7 +92,7 @@ def images_of(inputs: Any, shape: tuple[int, ...] | None) -> Tensor | None:
     if inputs.shape[-1] not in _CHANNELS:
         return None
     every = -(-max(inputs.shape[1:3]) // _LARGEST)
-    return inputs[:, ::every, ::every]
+    return inputs if every == 1 else inputs[:, ::every, ::every]
 
 
 def answers_table(outputs: Any, targets: Any, num: int) -> tuple[Tensor, Tensor]:

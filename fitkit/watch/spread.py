@@ -51,7 +51,7 @@ def _counts(chunks: Sequence[Tensor], low: Tensor, width: Tensor) -> Tensor:
     counts = torch.zeros(_NUM_BARS + 2, dtype=torch.int64, device=device)
     one = torch.ones((), dtype=torch.int64, device=device)
     # One bar more for the largest value, and one for what is not finite.
-    last = float(_NUM_BARS + 1)
+    last = _NUM_BARS + 1
     for chunk in chunks:
         places = (chunk.float() - low).div_(width).mul_(_NUM_BARS)
         bars = places.nan_to_num_(last, last, last).clamp_(0, last).int()
