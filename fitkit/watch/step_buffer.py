@@ -51,7 +51,8 @@ class StepBuffer:
         self._device = device
         self._rows: list[tuple[Place, _Values]] = []
         self._held: tuple[_Values, int, Place | None] | None = None
-        self._is_own: dict[str, bool] = {}  # by name: whether there is nothing else in its memory
+        self._is_own: dict[str, bool] = {}  # by name: whether nothing else is in its memory
+        self._firsts: dict[str, Tensor] = {}  # the first tensors of names that are new
         self._parts: dict[str, tuple[Any, int]] = {}  # by name: sum and number of samples
 
     @property
@@ -141,9 +142,18 @@ class StepBuffer:
             if isinstance(value, Tensor):
                 found[name] = value + 0  # a clone of an inference tensor would tell of a change
                 if name not in self._is_own:
-                    is_small = value.untyped_storage().nbytes() <= _SMALL
-                    self._is_own[name] = is_small and not value.is_inference()
+                    self._learn(name, value)
         return found
+
+    def _learn(self, name: str, value: Tensor) -> None:
+        """Compare the first two tensors of a name, both alive: do they have memory of their own?"""
+        first = self._firsts.pop(name, None)
+        if first is None:
+            self._firsts[name] = value
+        else:
+            is_small = value.untyped_storage().nbytes() <= _SMALL
+            is_new = value.data_ptr() != first.data_ptr()
+            self._is_own[name] = is_small and is_new and not value.is_inference()
 
     def _with_parts(self, values: _Values, num_samples: int) -> _Values:
         """Add a batch to those of the same update, and return their means."""
