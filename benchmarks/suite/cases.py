@@ -112,7 +112,7 @@ CASES: dict[str, Case] = {
         Case("cnn", "CNN on 32x32x3, batch 32", "Convolutions and batch normalization.",
              models.cnn, images, 32, 4, longer_on_cuda=32, quick_without=HEAVY, seconds=50,
              full_seconds=330),
-        Case("bag", "Embedding bag and MLP, batch 32", "A large table; a step reads little of it.",
+        Case("bag", "Embedding bag, batch 32", "A large table; a step reads little of it.",
              models.embedding_bag, bags, 32, 32, longer_on_cuda=16, seconds=45),
         Case("gpt-tiny", "Tiny GPT of Keras layers", "Attention; two layers, 64 tokens, batch 8.",
              partial(models.gpt, **_tiny), partial(texts, **TINY), 8, 8, devices=("cpu",),
