@@ -2,12 +2,13 @@
 
 import sys
 from collections.abc import Iterable
+from functools import partial
 from types import CodeType, FunctionType
 from typing import Any
 
 from fitkit.record.holder import GONE
 
-__all__ = ["named", "names_in", "outside_of"]
+__all__ = ["code_of", "named", "names_in", "outside_of", "parts_of"]
 
 
 def names_in(code: CodeType) -> set[str]:
@@ -21,8 +22,18 @@ def named(held: dict[str, Any], names: Iterable[str]) -> list[Any]:
     return [held.get(name, GONE) for name in names]
 
 
+def code_of(function: FunctionType) -> list[Any]:
+    """Return code and defaults of a function, all of which may be assigned."""
+    keywords = function.__kwdefaults__ or {}
+    return [function.__code__, function.__defaults__, *keywords, *keywords.values()]
+
+
 def outside_of(function: FunctionType, names: Iterable[str]) -> list[Any]:
-    """Return code and defaults of a function, and the global variables and modules it names."""
+    """Return the global variables and modules with these names that a function sees."""
     outer = function.__globals__
-    found = [outer.get(name, sys.modules.get(name, GONE)) for name in names]
-    return [function.__code__, function.__defaults__, function.__kwdefaults__, *found]
+    return [outer.get(name, sys.modules.get(name, GONE)) for name in names]
+
+
+def parts_of(value: "partial[Any]") -> list[Any]:
+    """Return what a partial calls, and with what."""
+    return [value.func, value.args, *value.keywords, *value.keywords.values()]

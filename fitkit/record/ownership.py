@@ -5,6 +5,7 @@ from argparse import Namespace
 from functools import cache
 from types import FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any, cast
+from weakref import ProxyType
 
 from torch.optim import Optimizer
 
@@ -22,12 +23,13 @@ __all__ = [
     "is_watched",
     "leads_on",
     "package_of",
+    "slots_of",
 ]
 
 LIBRARIES = frozenset({"torch", "keras", "numpy", "torchmetrics"}) | sys.stdlib_module_names
 UNWATCHED = (
-    *("fitkit.loop", "fitkit.record", "fitkit.data"),
-    *("threading", "logging"),
+    *("fitkit.loop.", "fitkit.record.", "fitkit.data."),
+    *("threading.", "logging."),
     *("keras.src.backend.Variable", "keras.src.backend.common", "keras.src.backend.torch.core"),
     "torch.nn.modules.container.Parameter",
 )
@@ -77,6 +79,8 @@ def _is_public(name: str, value: object) -> bool:
 
 def leads_on(name: str, value: object, package: str, names: list[str] | None) -> bool:
     """Return whether the walk goes on from an attribute."""
+    if type(value) is ProxyType:  # a dead one could not be asked anything
+        return True
     if package == "fitkit" or name == _KERAS_RATE or isinstance(value, FunctionType | MethodType):
         return True
     if names is None or package not in LIBRARIES:
@@ -104,3 +108,11 @@ def hooks_of(parameter: Any) -> list[Any]:
     """Return the hooks that wait for the gradient of a parameter."""
     hooks, later = parameter._backward_hooks, parameter._post_accumulate_grad_hooks
     return [*(hooks or {}).values(), *(later or {}).values()]
+
+
+def slots_of(kind: type[Any]) -> list[str]:
+    """Return the slots of a class of the user's, inherited ones too."""
+    own = [base for base in kind.__mro__ if package_of(base) not in LIBRARIES | {"fitkit"}]
+    slots: list[Any] = [vars(base).get("__slots__", ()) for base in own]
+    names = [name for each in slots for name in ([each] if isinstance(each, str) else each)]
+    return [name for name in names if not name.startswith("__")]

@@ -1,4 +1,4 @@
-"""What the step region can reach from its callbacks and the model, found once per pass.
+"""What the step region can reach from its callbacks and the model.
 
 Of the user's own objects and functions everything counts. Of a library's objects the public
 scalars and callables count; the rest is bookkeeping and variables, which a trace only puts back.
@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
+from operator import call
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, cast, final
 
@@ -15,14 +16,14 @@ import numpy as np
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fitkit.interop import modules_of
+from fitkit.interop import is_keras, modules_of
 from fitkit.loop.callback import Callback
 from fitkit.record.containers import ArrayHolder, Container, ContainerHolder, IteratorHolder
 from fitkit.record.generators import GeneratorHolder
 from fitkit.record.holder import SCALARS, Holder
 from fitkit.record.holders import AttributeHolder, ClassHolder, FunctionHolder, SlotsHolder
 from fitkit.record.inner import inner_holders
-from fitkit.record.names import named, names_in, outside_of
+from fitkit.record.names import code_of, named, names_in, outside_of, parts_of
 from fitkit.record.ownership import (
     HOST_SIDE,
     LIBRARIES,
@@ -33,9 +34,10 @@ from fitkit.record.ownership import (
     is_watched,
     leads_on,
     package_of,
+    slots_of,
 )
 from fitkit.record.seen import MAX_ITEMS, Seen
-from fitkit.record.unwrapped import unwrapped
+from fitkit.record.unwrapped import WRAPPERS, unwrapped
 
 __all__ = ["Reach"]
 
@@ -68,8 +70,7 @@ class Reach:
         self, model: nn.Module, roots: Iterable[object], functions: Iterable[Callable[..., Any]]
     ) -> None:
         self.parameters: list[nn.Parameter] = []
-        self.model = model
-        self._start = (list(roots), list(functions))
+        self.model, self._start = model, (list(roots), list(functions))
         self._mentioned: set[str] = set()
         self._walk()
         if self._has_open and not self._mentioned & _DYNAMIC:
@@ -93,6 +94,7 @@ class Reach:
         self._add_modules(self.model, depth=1)
         for root in roots:
             self._add_object(root, depth=0)
+            self._seen.add_object(root, with_items=True)  # the listener of another function
         for function in functions:
             self._add(function, depth=1)
         read, self.holders = self.holders, self._unread
@@ -119,8 +121,8 @@ class Reach:
         if type(value) in _LEAVES or depth > _MAX_DEPTH:
             return
         wrapper, value = value, unwrapped(value)
-        if value is not wrapper:
-            self._seen.add_dict(getattr(wrapper, "__dict__", {}))
+        if value is not None and isinstance(wrapper, WRAPPERS):
+            self._seen.add_dict(vars(wrapper))
         if isinstance(value, (*SCALARS, Tensor, ModuleType)):
             return
         if isinstance(value, dict | list | deque | set):
@@ -135,6 +137,7 @@ class Reach:
             self._add(value.__self__, depth)
         elif isinstance(value, partial):
             parts = cast("partial[Any]", value)
+            self._seen.add(parts_of, parts)
             self._add((parts.func, parts.args, parts.keywords), depth, "partial")
         elif isinstance(value, type):
             self._add_class(cast("type[Any]", value), depth)
@@ -164,9 +167,11 @@ class Reach:
         modules = modules_of(module)[::-1]  # inner ones first: depth counts from each of them
         for each in modules:
             self._add_object(each, depth)
-            for name in ("_parameters", "_modules"):
-                self._seen.add_dict(getattr(each, name))
-            self._seen.add_list(getattr(each, "_layers", ()))  # Keras keeps its layers there
+            for held in (getattr(each, name) for name in ("_parameters", "_modules")):
+                if isinstance(held, dict):  # a scripted module has something else there
+                    self._seen.add_dict(cast(Any, held))
+            if is_keras(each, "Layer"):
+                self._seen.add_list(cast(Any, each)._layers)
         for each in modules:
             if is_watched(each):
                 names = _HOOK_DICTS if package_of(type(each)) == "keras" else _MODULE_DICTS
@@ -174,7 +179,7 @@ class Reach:
                     self._add(getattr(each, name, None), depth + 1, type(each).__name__)
 
     def _add_parameter(self, parameter: nn.Parameter, depth: int) -> None:
-        self._seen.add_read(partial(hooks_of, parameter))
+        self._seen.add(hooks_of, parameter)
         self._seen.add_dict(vars(parameter))
         for hook in hooks_of(parameter):
             self._add(hook, depth + 1, "the hook of a parameter")
@@ -219,17 +224,14 @@ class Reach:
 
     def _add_slots(self, thing: Any, depth: int) -> None:
         kind = cast("type[Any]", type(thing))
-        own = [base for base in kind.__mro__ if package_of(base) not in LIBRARIES | {"fitkit"}]
-        slots = [vars(base).get("__slots__", ()) for base in own]
-        names = [name for each in slots for name in ([each] if isinstance(each, str) else each)]
-        if not names:
+        if not (names := slots_of(kind)):
             return
-        holder = SlotsHolder(thing, [name for name in names if not name.startswith("__")])
-        self.holders.append(holder)
-        self._seen.add_read(holder.read)
+        self.holders.append(holder := SlotsHolder(thing, names))
+        self._seen.add_class_of(thing)
+        self._seen.add(SlotsHolder.read, holder)
         for name, value in holder.items().items():
             self._add(value, depth + 1, f"{kind.__name__}.{name}")
-        for base in own:
+        for base in kind.__mro__:
             self._add_class(base, depth + 1)
 
     def _add_class(self, kind: type[Any], depth: int) -> None:
@@ -238,9 +240,9 @@ class Reach:
             return
         if not self._is_new(kind):
             return
+        self._seen.add_class(kind)
         if package != "fitkit":
             self.holders.append(ClassHolder(kind))
-            self._seen.add_dict(vars(kind))
         self._add_class(type(kind), depth)
         hidden = HOST_SIDE if issubclass(kind, Callback) else ()
         for value in [value for name, value in vars(kind).items() if name not in hidden]:
@@ -266,9 +268,11 @@ class Reach:
         holder = FunctionHolder(function, [n for n in names if n in outer and is_own(outer[n])])
         if holder.items():
             self.holders.append(holder)
-            self._seen.add_read(holder.read)
-        if names:
-            self._seen.add_read(partial(outside_of, function, names))
+            self._seen.add(FunctionHolder.read, holder)
+        if package != "fitkit":
+            self._add_container(vars(function), function.__qualname__, depth)
+            self._seen.add(code_of, function)
+            self._seen.add(call, partial(outside_of, function, names))
             self._add_modules_used(function, names, depth)
         defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
         for value in (*holder.read(), *defaults):
@@ -285,7 +289,7 @@ class Reach:
                 continue
             seen.add(name)
             held = vars(module)
-            self._seen.add_read(partial(named, held, names))
+            self._seen.add(call, partial(named, held, names))
             left += [held[name] for name in names if name in held]
             own = [name for name in names if name in held and is_own(held[name])]
             if own:

@@ -142,7 +142,7 @@ class Record(Callback):
         return render_report(self.recordings.values())
 
     def on_pass_begin(self, state: State) -> None:
-        """Look anew at what the step can reach: layers may have been added or replaced."""
+        """See whether the step reaches the same: layers may have been added or replaced."""
         self._unchanged.forget()
         bus, python = self._recorder_now().bus, self._python
         if bus.version == self._version and python and python.reaches_the_same(state.model):

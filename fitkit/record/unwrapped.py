@@ -6,7 +6,9 @@ from types import MappingProxyType
 from typing import Any, cast
 from weakref import ProxyType, ref
 
-__all__ = ["unwrapped"]
+__all__ = ["WRAPPERS", "unwrapped"]
+
+WRAPPERS = (UserDict, UserList, ChainMap)
 
 
 def unwrapped(value: Any) -> Any:
@@ -26,10 +28,10 @@ def unwrapped(value: Any) -> Any:
 
 
 def _referent(value: Any) -> Any:
-    if isinstance(value, ref):
-        return cast("ref[Any]", value)()
+    if type(value) is not ProxyType:
+        return cast("ref[Any]", value)() if isinstance(value, ref) else value
     try:
         # A proxy answers like its referent, but for this: a bound method tells whose it is.
-        return cast(Any, value).__init__.__self__ if type(value) is ProxyType else value
+        return cast(Any, value).__init__.__self__
     except ReferenceError:
         return None

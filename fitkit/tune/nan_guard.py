@@ -90,7 +90,7 @@ class NaNGuard(Callback):
                 Event.BACKWARD: self._statistics_back,
                 Event.APPLY: self._taken_back,
             }
-        self.num_skipped = self.num_rollbacks = 0
+        self._num_skipped = self._num_rollbacks = 0  # private: no part of a program's key
         self._flags: NaNFlags | None = None
         self._undo = Undo()
         self._weights: dict[str, Tensor] = {}
@@ -99,6 +99,16 @@ class NaNGuard(Callback):
         self._reads = False  # whether the host looks at every update
         self._scaled = False  # whether infinite gradients are somebody else's affair
         self._num_unseen = 0
+
+    @property
+    def num_skipped(self) -> int:
+        """Updates skipped so far, as of the latest look."""
+        return self._num_skipped
+
+    @property
+    def num_rollbacks(self) -> int:
+        """How often it went back to a checkpoint."""
+        return self._num_rollbacks
 
     def attach(self, loop: "FitLoop") -> None:
         """Keep the loop: its optimizers and checkpoints are looked at."""
@@ -124,8 +134,11 @@ class NaNGuard(Callback):
         self._weights = {n: t for n, t in held.items() if isinstance(t, torch.nn.Parameter)}
         if self.mode != "rollback":
             floats = [t for t in held.values() if t.is_floating_point()]
-            self._statistics = [t for t in floats if not t.requires_grad]
-            self._before = [t.detach().clone() for t in self._statistics]
+            statistics = [t for t in floats if not t.requires_grad]
+            if list(map(id, statistics)) != list(map(id, self._statistics)):
+                # Not at every pass: a recorded step writes to these very copies.
+                self._statistics = statistics
+                self._before = [t.detach().clone() for t in statistics]
             self._undo.prepare(self._loop, self)
 
     def on_batch_begin(self, state: State) -> None:
@@ -198,7 +211,7 @@ class NaNGuard(Callback):
         if self.mode == "raise" or (self.mode == "skip" and found.in_a_row >= self._limit):
             raise self._error(found, "")
         if self.mode == "skip":
-            self.num_skipped += found.num_bad
+            self._num_skipped += found.num_bad
             warnings.warn(
                 f"NaNGuard skipped {found.num_bad} updates: {self._told(found)}", stacklevel=2
             )
@@ -207,12 +220,12 @@ class NaNGuard(Callback):
 
     def _roll_back(self, found: Found) -> None:
         latest = [saved for store in stores_of(self._loop) if (saved := store.latest())]
-        if not latest or self.num_rollbacks >= self._limit:
+        if not latest or self._num_rollbacks >= self._limit:
             raise self._error(
                 found, "There is no checkpoint to go back to.\n" if not latest else ""
             )
         saved = max(latest, key=lambda each: each.meta["counters"]["num_updates"])
-        self.num_rollbacks += 1
+        self._num_rollbacks += 1
         copy_weights(self._loop.model, saved.model, saved.path)
         for key, callback in keyed(self._loop.callbacks).items():
             if Event.APPLY in filled_by(callback) or getattr(callback, "follows_weights", False):
@@ -242,7 +255,7 @@ class NaNGuard(Callback):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the counts."""
-        self.num_skipped, self.num_rollbacks = state["num_skipped"], state["num_rollbacks"]
+        self._num_skipped, self._num_rollbacks = state["num_skipped"], state["num_rollbacks"]
 
 
 def _reads_freely(loop: "FitLoop") -> bool:

@@ -70,7 +70,7 @@ class Undo:
         """Have Record count the updates of a Keras optimizer anew: some may not have happened."""
         for optimizer in self._of_keras:
             if optimizer.built:
-                increment_version(optimizer.iterations.value)
+                increment_version(optimizer._iterations.value)
 
     def _slots(self) -> list[Tensor]:
         return [slot for optimizer in self._optimizers for slot in _slots_of(optimizer)]

@@ -1,5 +1,6 @@
 """What a step reads is replaced, and later what took its place changes: a walk must go there."""
 
+import functools
 import weakref
 from types import SimpleNamespace
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fitkit import Callback, FitLoop, Record, TensorLoader, supervised
+from fitkit import Callback, Event, FitLoop, Record, TensorLoader, supervised
 from fitkit.record.reach import Reach
 from fitkit.record.seen import Seen
 from tests.unit.record import settings_of_a_user
@@ -161,10 +162,100 @@ def private_of_fitkit(loop):
     return lambda: 1.0, swap
 
 
+def dict_of_an_object(loop):
+    held = Holds()
+    return lambda: held.rate, lambda new: setattr(held, "__dict__", vars(new))
+
+
+def function_of_a_listener(loop):
+    def scale(state, by=1.0):
+        state.loss = state.loss * by
+
+    def swap(new):
+        def scale(state):
+            state.loss = state.loss * new.rate
+
+        listener.function = scale
+
+    listener = loop.on(Event.LOSS_READY)(scale)
+    return lambda: 1.0, swap
+
+
+def default_of_what_names_nothing(loop):
+    def hook(module, arguments, out, box=(1.0,)):
+        return out * box[0]
+
+    def swap(new):
+        new.box = [1.0]
+        hook.__defaults__ = (new.box,)
+
+    loop.model[0].register_forward_hook(hook)
+    return lambda: 1.0, swap
+
+
+def keyword_default(loop):
+    def read(*, inner=Holds()):  # noqa: B008
+        return inner.rate
+
+    return read, lambda new: read.__kwdefaults__.update(inner=new)
+
+
+def of_a_function(loop):
+    def read():
+        return read.inner.rate
+
+    read.inner = Holds()
+    return read, lambda new: setattr(read, "inner", new)
+
+
+def bases(loop):
+    class First:
+        inner = Holds()
+
+    class Kind(First):
+        pass
+
+    def swap(new):
+        class Second:
+            inner = new
+
+        Kind.__bases__ = (Second,)
+
+    held = Kind()
+    return lambda: held.inner.rate, swap
+
+
+def class_of_slots(loop):
+    class Kind:
+        __slots__ = ("by",)
+
+        def rate(self):
+            return self.by
+
+    def swap(new):
+        class Other:
+            __slots__ = ("by",)
+
+            def rate(self):
+                return new.rate
+
+        held.__class__ = Other
+
+    held = Kind()
+    held.by = 1.0
+    return lambda: held.rate(), swap
+
+
+def parts_of_a_partial(loop):
+    held = functools.partial(getattr, Holds())
+    return lambda: held("rate"), lambda new: held.__setstate__((getattr, (new,), {}, None))
+
+
 CASES = [
     *(attribute, item, value, slot, cell, variable, variable_elsewhere, default, of_a_class),
     *(another_class, behind_a_reference, hook_of_a_weight, layer, hook_of_a_layer),
-    private_of_fitkit,
+    *(private_of_fitkit, dict_of_an_object, function_of_a_listener, default_of_what_names_nothing),
+    *(keyword_default, of_a_function, bases, class_of_slots, parts_of_a_partial),
 ]
 
 
@@ -183,9 +274,10 @@ def weights_after(case, *callbacks):
     swap(new)
     loop.fit(epochs=1)
     new.rate = 0.25
-    for module in vars(new).values():
-        if isinstance(module, Scale):
-            module.by = 0.25
+    if hasattr(new, "layer"):
+        new.layer.by = 0.25
+    if hasattr(new, "box"):
+        new.box[0] = 0.25
     loop.fit(epochs=2)
     return [parameter.detach().clone() for parameter in model.parameters()]
 
@@ -206,6 +298,30 @@ def test_without_another_walk_it_does_not(case, monkeypatch):
     monkeypatch.setattr("fitkit.record.seen.Seen.is_same", lambda self: True)
     monkeypatch.setattr("fitkit.record.recording.is_due", lambda program: False)
     assert not equal(weights_after(case, Record("interpret")), weights_after(case))
+
+
+class Counts(nn.Module):
+    """Has a number where Keras keeps its layers."""
+
+    def __init__(self):
+        super().__init__()
+        self._layers = 3
+
+    def forward(self, x):
+        return x * self._layers
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("make", [Counts, lambda: torch.jit.script(nn.Linear(4, 4))])
+def test_a_module_that_keeps_something_else_there_is_recorded(make):
+    record = Record("interpret")
+    model = nn.Sequential(nn.Linear(4, 4), make(), nn.Linear(4, 3))
+    loader = TensorLoader(torch.randn(48, 4), torch.arange(48) % 3, batch_size=8)
+    loop = FitLoop(model, loader, device="cpu")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loop.attach(supervised(loss=nn.CrossEntropyLoss(), optimizer=optimizer), record)
+    loop.fit(epochs=2)
+    assert sum(each.program.num_replays for each in record.recordings.values()) == 11
 
 
 def num_walks(monkeypatch, epochs):

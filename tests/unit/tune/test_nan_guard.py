@@ -222,3 +222,27 @@ def trained(*callbacks):
 def test_arguments_out_of_range(arguments):
     with pytest.raises(ConfigError, match=str(next(iter(arguments.values())))):
         NaNGuard(**arguments)
+
+
+@pytest.mark.parametrize("record", [(), (Record("interpret"),)], ids=["eager", "recorded"])
+def test_it_goes_with_an_optimizer_of_keras_that_accumulates(record):
+    def run(*callbacks):
+        model, (x, y) = model_of("keras"), rows(())
+        optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
+        stack = supervised(loss=keras.losses.MeanSquaredError(), optimizer=optimizer)
+        loop = FitLoop(model, TensorLoader(x, y, batch_size=4), callbacks=[*stack, *callbacks])
+        loop.fit(epochs=2)
+        return tensors(loop)
+
+    assert same(run(NaNGuard("skip"), *record), run(*record))
+
+
+def test_what_it_has_counted_makes_no_program(recwarn):
+    record, guard = Record("interpret"), NaNGuard("skip", every=1)
+    loop = loop_of("torch", guard, record, bad=(4,))
+    loop.fit(epochs=8)
+    assert guard.num_skipped == 8
+    assert len(record.recordings) <= 3
+    assert {str(w.message)[:16] for w in recwarn} == {"NaNGuard skipped"}
+    replays = sum(each.program.num_replays for each in record.recordings.values())
+    assert replays == 8 * NUM_BATCHES - 1
