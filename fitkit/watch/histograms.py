@@ -118,15 +118,20 @@ class Histograms(Board):
         self._is_due = False
         if self._weights:
             weights = [weight.detach() for weight in self._weights.values()]
-            changes = [new - old for new, old in zip(weights, self._before, strict=True)]
-            looks = [torch.stack([*self._gradients.values()])] if self._gradients else []
+            lengths = norms_of(self._before)
+            for new, old in zip(weights, self._before, strict=True):
+                old.sub_(new)  # in place: there may be no room for another copy
+            looks = [look_at(weights)]
+            if self._gradients:
+                device = looks[0].device
+                looks += [torch.stack([look.to(device) for look in self._gradients.values()])]
             update = _Update(
                 self.files.axis.of_update(state),
                 time.time(),
                 [*self._weights],
                 [*self._gradients],
-                torch.cat([look_at(weights), *looks]),
-                norms_of(changes) / norms_of(self._before),
+                torch.cat(looks),
+                norms_of(self._before) / lengths,
             )
             self._pending.append(update)
         self._before, self._gradients = [], {}

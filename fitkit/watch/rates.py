@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -57,6 +58,6 @@ def _rate(optimizer: Any) -> Rate | None:
     if not is_keras(variable, "Variable"):
         return None
     tensor = cast(Any, variable).value.detach()
-    if tensor.device.type == "cpu":
+    if tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64):
         return tensor.numpy().item  # sync: never, it is on the host; no operation of torch
     return lambda: tensor

@@ -11,7 +11,6 @@ from torch import Tensor
 
 __all__ = ["Place", "Points", "StepBuffer"]
 
-_SMALL = 1024  # bytes
 _Values = Mapping[str, Tensor | float]
 
 Place = tuple[int, float, _Values]
@@ -34,14 +33,29 @@ class Points(NamedTuple):
     values: NDArray[np.float64]
 
 
+class _Row(NamedTuple):
+    """The scalars of an update.
+
+    Attributes:
+        x: Position on the horizontal axis.
+        wall_s: Seconds since 1970.
+        names: Of the scalars, in order.
+        numbers: Those that the host has; None where there is a tensor.
+        tensor: A copy of the others, in order; None if there are none.
+    """
+
+    x: int
+    wall_s: float
+    names: tuple[str, ...]
+    numbers: Sequence[float | None]
+    tensor: Tensor | None
+
+
 class StepBuffer:
     """Rows of scalars of the device and the host, until they are read and written together.
 
-    What a step has computed anew is kept as it is: nothing writes to its memory again, neither in
-    an eager nor in a recorded step. Any operation on it would take longer than all the rest here.
-    A tensor that somebody changes in place, or a view of a larger one, is copied; one that is
-    changed for the first time after it was logged becomes NaN. The batches of one update become
-    their mean, weighted by samples.
+    The scalars of an update are copied by one operation: anybody may go on to write to a tensor
+    that was logged. The batches of one update become their mean, weighted by samples.
 
     Args:
         device: Where means are computed, and all is put together to be read.
@@ -49,10 +63,8 @@ class StepBuffer:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._rows: list[tuple[Place, _Values]] = []
+        self._rows: list[_Row] = []
         self._held: tuple[_Values, int, Place | None] | None = None
-        self._is_own: dict[str, bool] = {}  # by name: whether nothing else is in its memory
-        self._firsts: dict[str, Tensor] = {}  # the first tensors of names that are new
         self._parts: dict[str, tuple[Any, int]] = {}  # by name: sum and number of samples
 
     @property
@@ -87,73 +99,32 @@ class StepBuffer:
                 values = self._with_parts(values, num_samples)
                 if place is not None:
                     self._parts = {}
-            else:
-                scalars: Mapping[str, Any] = values
-                for name, value in scalars.items():
-                    if not self._is_own.get(name) or value._version:
-                        values = self._copied(values)
-                        break
             if place is not None and values:
-                self._rows.append((place, values))
+                self._rows.append(self._row(place, values))
         return len(self._rows)
+
+    def _row(self, place: Place, values: _Values) -> _Row:
+        x, wall_s, rates = place
+        values = {**values, **rates}
+        tensors = [value for value in values.values() if isinstance(value, Tensor)]
+        numbers = [None if isinstance(value, Tensor) else value for value in values.values()]
+        if any(tensor.device != self._device for tensor in tensors):
+            tensors = [tensor.to(self._device) for tensor in tensors]
+        return _Row(x, wall_s, tuple(values), numbers, torch.stack(tensors) if tensors else None)
 
     def take(self) -> list[Points]:
         """Return all rows and forget them. Syncs: once, if there are any of the device."""
         rows, self._rows = self._rows, []
-        merged = [{**values, **rates} for (_, _, rates), values in rows]
-        groups = [(names, list(group)) for names, group in groupby(merged, tuple[str, ...])]
-        columns = [c for _, group in groups for c in zip(*[m.values() for m in group], strict=True)]
-        numbers = iter(self._read(columns))
+        tensors = [row.tensor for row in rows if row.tensor is not None]
+        joined: Any = torch.cat(tensors) if tensors else None
+        read = iter([] if joined is None else joined.tolist())  # sync: once per flush
         found: list[Points] = []
-        start = 0
-        for names, group in groups:
-            end = start + len(group)
-            xs, walls_s, _ = zip(*[place for place, _ in rows[start:end]], strict=True)
-            values = np.stack([next(numbers) for _ in names], 1)
-            found.append(Points(names, xs, walls_s, values))
-            start = end
+        for names, group in groupby(rows, lambda row: row.names):
+            same = list(group)
+            values = [[next(read) if n is None else n for n in row.numbers] for row in same]
+            xs, walls_s = [row.x for row in same], [row.wall_s for row in same]
+            found.append(Points(names, xs, walls_s, np.array(values, np.float64)))
         return found
-
-    def _read(self, columns: Sequence[Sequence[Tensor | float]]) -> list[NDArray[np.float64]]:
-        """Return columns of scalars as arrays of numbers."""
-        of_device = [any(isinstance(scalar, Tensor) for scalar in column) for column in columns]
-        scalars = [s for c, is_it in zip(columns, of_device, strict=True) if is_it for s in c]
-        if not scalars:
-            return [np.array(column, np.float64) for column in columns]
-        tensors = [s if isinstance(s, Tensor) else torch.tensor(s) for s in scalars]
-        if len({tensor.device for tensor in tensors}) > 1:
-            tensors = [tensor.to(self._device) for tensor in tensors]
-        stacked: Any = torch.stack(tensors).float()
-        numbers = np.array(stacked.tolist())  # sync: once per flush
-        changed = [not t.is_inference() and t._version > 0 for t in tensors]  # pyright: ignore[reportPrivateUsage]
-        numbers[changed] = np.nan
-        ends = np.cumsum([len(c) for c, is_it in zip(columns, of_device, strict=True) if is_it])
-        parts = iter(np.split(numbers, ends[:-1]))
-        return [
-            next(parts) if is_it else np.array(column, np.float64)
-            for column, is_it in zip(columns, of_device, strict=True)
-        ]
-
-    def _copied(self, values: _Values) -> _Values:
-        """Return copies; learn of new names whether what they log need not be copied."""
-        found: dict[str, Tensor | float] = {}
-        for name, value in values.items():
-            found[name] = value
-            if isinstance(value, Tensor):
-                found[name] = value + 0  # a clone of an inference tensor would tell of a change
-                if name not in self._is_own:
-                    self._learn(name, value)
-        return found
-
-    def _learn(self, name: str, value: Tensor) -> None:
-        """Compare the first two tensors of a name, both alive: do they have memory of their own?"""
-        first = self._firsts.pop(name, None)
-        if first is None:
-            self._firsts[name] = value
-        else:
-            is_small = value.untyped_storage().nbytes() <= _SMALL
-            is_new = value.data_ptr() != first.data_ptr()
-            self._is_own[name] = is_small and is_new and not value.is_inference()
 
     def _with_parts(self, values: _Values, num_samples: int) -> _Values:
         """Add a batch to those of the same update, and return their means."""

@@ -164,7 +164,11 @@ class TensorBoard(Board):
 
     def on_save(self, state: State) -> None:
         """Write what was logged since, or the logs of an epoch that a stop has cut short."""
-        if self.files is not None and not hasattr(state, "batch_index"):  # not in mid-pass
+        if self.files is None:
+            return
+        self._buffer.settle()
+        self._flush(self.files)  # a resumed run begins behind these steps
+        if not hasattr(state, "batch_index"):  # not in mid-pass
             self._write(self.files, state)
             if not self.awaits_validation:
                 self._lay_out(self.files, state)

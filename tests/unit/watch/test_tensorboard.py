@@ -490,3 +490,25 @@ def test_no_thread_and_no_open_file_is_left(tmp_path):
         make_loop(TensorBoard(), val=data(8), run_dir=tmp_path).fit(1)
     assert threading.active_count() == threads
     assert len(os.listdir("/proc/self/fd")) == files
+
+
+def test_a_save_in_mid_pass_leaves_no_step_behind_it_unwritten(tmp_path):
+    loop = make_loop(TensorBoard(), run_dir=tmp_path)  # it writes every 100 updates
+    found = []
+    loop.on(Event.BATCH_END, when=lambda s: s.num_updates == 3)(lambda s: s.request(Event.SAVE))
+    loop.on(Event.SAVE)(lambda s: found.append(len(read(tmp_path / "train")["step/loss"])))
+    loop.fit(1)
+    assert found == [3, 5]
+
+
+def test_a_running_total_of_the_loss_changes_no_point(tmp_path):
+    class Total(Callback):
+        def on_batch_end(self, state):
+            if state.batch_index % 3 == 0:
+                self.total = state.loss.detach()
+            else:
+                self.total += state.loss.detach()
+
+    losses = Losses()
+    make_loop(losses, Total(), TensorBoard(), run_dir=tmp_path).fit(2)
+    assert [y for _, y in read(tmp_path / "train")["step/loss"]] == as_stored(losses.values)
