@@ -19,12 +19,15 @@ from fitkit.record.passes.writes import written_state
 from fitkit.record.step_graph import StepGraph
 
 # Asserts recheck at every step what the program's key has settled. fallback_random keeps
-# dropout masks equal to eager, which the audit compares with.
+# dropout masks equal to eager, which the audit compares with. The smallest piece of work for a
+# thread is that of eager's kernels (at::internal::GRAIN_SIZE): the compiler's own, a sixty-fourth
+# of it, makes a small step on two threads half as long again as on one.
 OPTIONS: dict[str, Any] = {
     "size_asserts": False,
     "scalar_asserts": False,
     "alignment_asserts": False,
     "fallback_random": True,
+    "cpp.min_chunk_size": 32768,
 }
 
 
