@@ -15,6 +15,8 @@ from docs.marked import fill
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
 
+KINDS = ("weights", "momentum", "velocity")  # of variables of a recorded step
+
 Result = dict[str, Any]
 
 
@@ -128,16 +130,22 @@ def guide_sentence(program: str, result: Result) -> str:
 
 def record_sentence(result: Result) -> str:
     """What a recorded step costs and how close it stays, beside its speed."""
-    worst = {
-        kind: max(each[kind] for each in result["agreement"].values())
-        for kind in ("weights", "momentum", "velocity")
-    }
+    cases = result["agreement"].values()
+    worst = {kind: max(each[kind] for each in cases) for kind in KINDS}
     errors = ", ".join(f"{kind} {error:.0e}" for kind, error in worst.items())
+    points = sum(each["points"] for each in cases)
+    turned = {
+        pair: sum(each[pair]["turned"] for each in cases)
+        for pair in ("replay and eager", "eager and float64")
+    }
     first = result["first_use"]
     cold, warm = first["this process"], first["second process"]
     return (
         "One compiled step against one eager step from the same state, largest difference over "
-        f"the change the step makes, 100 points, the networks above: {errors}. Peak of tensor "
+        f"the change the step makes, 100 points, the networks above: {errors}. At "
+        f"{turned['replay and eager']} of {points} points rounding turned a tie, such as a ReLU at "
+        f"zero, between them, and at {turned['eager and float64']} between the eager step and the "
+        f"same one in float64. Peak of tensor "
         f"memory {result['peak_memory_ratio']['ratio']:.2f} of eager. First use of the MLP: trace "
         f"{cold['trace_s']:.1f} s, compile {cold['compile_s']:.1f} s, or "
         f"{warm['compile_s']:.1f} s where an earlier process has compiled it."

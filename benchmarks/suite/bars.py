@@ -8,8 +8,12 @@ import numpy as np
 
 from benchmarks.suite.tables import Result, Row, Table, by_case, is_timed
 
-PEERS = ("lightning", "skorch", "poutyne", "accelerate", "ignite")
-EAGER = {"fitkit": ("hand-keras", "keras-fit"), "fitkit-torch": PEERS}
+PEERS = ("lightning", "lightning-barebones", "skorch", "poutyne", "accelerate", "ignite")
+EAGER = {
+    "fitkit": ("hand-keras", "keras-fit"),
+    "fitkit-torch": PEERS,
+    "fitkit-torch-loader": PEERS,
+}
 """Whom fitkit eager is held to: those who have the same loss function and optimizer."""
 COMPUTE_BOUND = ("resnet50", "gpt2", "gpt2-torch")
 CHANCE = 0.02  # some fifty comparisons make up a result
@@ -53,7 +57,9 @@ class Bar(NamedTuple):
 
 
 def interval(values: list[float]) -> tuple[float, float]:
-    """Where the median of many more rounds would be, with a chance of error of 2 %.
+    """Where the median of many more rounds would be, with a chance of error of at most 2 %.
+
+    With 5 or 6 rounds it is 6 and 3 %, though even the extremes are taken.
 
     The k-th smallest and the k-th largest value, by the sign test: that a median lies below the
     k-th smallest of n values has the chance that fewer than k of n throws of a coin are heads.
@@ -146,3 +152,5 @@ def sentences(result: Result) -> Iterator[str]:
         )
     for bar in [bar for bar in found if bar.verdict == NOT_HELD]:
         yield f"Not held: {bar.case}, {bar.what}: {bar.said()}, at least {bar.least:.3g}."
+    for bar in [bar for bar in found if bar.verdict == TIE and bar.median < bar.least]:
+        yield f"Tied, the median below: {bar.case}, {bar.what}: {bar.said()}."

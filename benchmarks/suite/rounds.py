@@ -96,10 +96,10 @@ def run_group(
             for worker in [w for w in workers if w.alive]:
                 worker.end()
     rows = {worker.name: summary(worker, settings) for worker in workers}
-    baseline = next((rows[name] for name in HAND.values() if "us" in rows.get(name, {})), None)
+    baseline = next((name for name in HAND.values() if "us" in rows.get(name, {})), None)
     if baseline is not None:
         for row in [row for row in rows.values() if "us" in row]:
-            row["baseline_us"] = baseline["us"]
+            row |= {"baseline": baseline, "baseline_us": rows[baseline]["us"]}
     return rows | late
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.harness import machine, ratios, spread
 from benchmarks.suite.cases import Case
-from benchmarks.suite.checks import HAND, agreement, fairness
+from benchmarks.suite.checks import agreement, fairness
 from benchmarks.suite.contestants import CONTESTANTS
 from benchmarks.suite.probes import peak_flops
 
@@ -20,7 +20,6 @@ _ABOUT = ("commit", "date", "load_average", "threads", "cpu", "python")
 def rows_of(case: Case, measured: dict[str, Row], settings: dict[str, Any]) -> list[Row]:
     """One row per contestant, with everything needed to read it alone."""
     about = machine(settings["device"])
-    baseline = next((name for name in HAND.values() if "us" in measured.get(name, {})), None)
     rows = []
     for name, found in measured.items():
         row = heading(case, name, settings, about)
@@ -30,8 +29,8 @@ def rows_of(case: Case, measured: dict[str, Row], settings: dict[str, Any]) -> l
                 "fair": fairness(name, measured),
                 "agreement": agreement(found),
             }
-            if baseline is not None:
-                row["baseline"] = baseline
+            if "baseline" in found:
+                row["baseline"] = found["baseline"]
                 row["ratio"] = spread(paired(found["us"], found["baseline_us"]))
             if "us" in measured.get("floor", {}):
                 floor = statistics.median(measured["floor"]["us"])

@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Iterator
 
-from benchmarks.suite.bars import MIN_ROUNDS, fair_rows, first
+from benchmarks.suite.bars import MIN_ROUNDS, fair_rows, first, ratios
 from benchmarks.suite.tables import Result, Row, by_case, is_timed, wall_us
 
 BUSY = 1.15
@@ -88,7 +88,7 @@ def headlines(result: Result) -> Iterator[str]:
         yield (
             f"{best['title']}: {best['label']} takes {median_us(best):,.0f} us per step, "
             f"{rival['label']}, the fastest other, {median_us(rival):,.0f} us "
-            f"({median_us(rival) / median_us(best):.1f} times as much)."
+            f"({statistics.median(ratios(rival, best)):.1f} times as much)."
         )
 
 

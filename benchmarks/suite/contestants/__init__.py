@@ -132,6 +132,10 @@ CONTESTANTS: dict[str, Contestant] = {
         "fitkit eager, torch parts", "fitkit", "torch", "by_fitkit", options={"parts": "torch"},
         kinds=ALL,
     ),
+    "fitkit-torch-loader": Contestant(
+        "fitkit eager, torch parts, DataLoader", "fitkit", "torch", "by_fitkit",
+        options={"parts": "torch", "resident": False}, quick=("keras",),
+    ),
     "fitkit-loader": Contestant(
         "fitkit eager, DataLoader", "fitkit", "Keras", "by_fitkit", "keras",
         {"resident": False}, kinds=("keras",), quick=(),
