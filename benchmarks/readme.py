@@ -58,7 +58,7 @@ def paragraphs(name: str, result: Result) -> Iterator[str]:
         yield comparison_table(compared)
         if name == "record":
             yield record_sentence(result)
-        yield measured_on(next(iter(compared.values())))
+        yield measured_on(*compared.values())
     elif name == "guide_mnist":
         yield guide_sentence(program, result)
         yield measured_on(result)
@@ -160,13 +160,15 @@ def dispatch_table(result: Result) -> str:
     return "\n".join(lines)
 
 
-def measured_on(result: Result) -> str:
-    """Where and when a result was measured."""
-    machine = result["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+def measured_on(*results: Result) -> str:
+    """Where and when results were measured, on one machine."""
+    machines = [result["machine"] for result in results]
+    first = machines[0]
+    versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
+    commits, threads = ([str(m[key]) for m in machines] for key in ("commit", "threads"))
     return (
-        f"Measured at commit {machine['commit']} on {machine['date'][:10]}, {machine['cpu']}, "
-        f"{machine['threads']} thread(s), {versions}."
+        f"Measured at commit {' and '.join(dict.fromkeys(commits))} on {first['date'][:10]}, "
+        f"{first['cpu']}, {' and '.join(dict.fromkeys(threads))} thread(s), {versions}."
     )
 
 
