@@ -152,5 +152,8 @@ def sentences(result: Result) -> Iterator[str]:
         )
     for bar in [bar for bar in found if bar.verdict == NOT_HELD]:
         yield f"Not held: {bar.case}, {bar.what}: {bar.said()}, at least {bar.least:.3g}."
+    below: dict[str, list[str]] = {}
     for bar in [bar for bar in found if bar.verdict == TIE and bar.median < bar.least]:
-        yield f"Tied, the median below: {bar.case}, {bar.what}: {bar.said()}."
+        below.setdefault(bar.case, []).append(f"{bar.what} {bar.median:.3g}")
+    for case, ties in below.items():
+        yield f"Tied, the median below: {case}, {'; '.join(ties)}."
