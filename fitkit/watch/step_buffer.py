@@ -40,15 +40,17 @@ class _Row(NamedTuple):
         x: Position on the horizontal axis.
         wall_s: Seconds since 1970.
         names: Of the scalars, in order.
-        numbers: Those that the host has; None where there is a tensor.
-        tensor: A copy of the others, in order; None if there are none.
+        is_tensor: For each, whether it is one.
+        tensor: A copy of those, in order; None if there are none.
+        numbers: The others, in order.
     """
 
     x: int
     wall_s: float
     names: tuple[str, ...]
-    numbers: Sequence[float | None]
+    is_tensor: tuple[bool, ...]
     tensor: Tensor | None
+    numbers: Sequence[float]
 
 
 class StepBuffer:
@@ -106,24 +108,32 @@ class StepBuffer:
     def _row(self, place: Place, values: _Values) -> _Row:
         x, wall_s, rates = place
         values = {**values, **rates}
+        is_tensor = tuple([isinstance(value, Tensor) for value in values.values()])
         tensors = [value for value in values.values() if isinstance(value, Tensor)]
-        numbers = [None if isinstance(value, Tensor) else value for value in values.values()]
+        numbers = [value for value in values.values() if not isinstance(value, Tensor)]
         if any(tensor.device != self._device for tensor in tensors):
             tensors = [tensor.to(self._device) for tensor in tensors]
-        return _Row(x, wall_s, tuple(values), numbers, torch.stack(tensors) if tensors else None)
+        copied = torch.stack(tensors) if tensors else None
+        return _Row(x, wall_s, tuple(values), is_tensor, copied, numbers)
 
     def take(self) -> list[Points]:
-        """Return all rows and forget them. Syncs: once, if there are any of the device."""
+        """Return all rows and forget them.
+
+        Syncs: once per run of rows with the same names, if there is something of the device.
+        """
         rows, self._rows = self._rows, []
-        tensors = [row.tensor for row in rows if row.tensor is not None]
-        joined: Any = torch.cat(tensors) if tensors else None
-        read = iter([] if joined is None else joined.tolist())  # sync: once per flush
         found: list[Points] = []
-        for names, group in groupby(rows, lambda row: row.names):
+        for (names, is_tensor), group in groupby(rows, lambda row: (row.names, row.is_tensor)):
             same = list(group)
-            values = [[next(read) if n is None else n for n in row.numbers] for row in same]
+            of_device = np.array(is_tensor)
+            values = np.empty((len(same), len(names)))
+            values[:, ~of_device] = [row.numbers for row in same]
+            tensors = [row.tensor for row in same if row.tensor is not None]
+            if tensors:
+                stacked: Any = torch.stack(tensors)
+                values[:, of_device] = stacked.tolist()  # sync: once per flush
             xs, walls_s = [row.x for row in same], [row.wall_s for row in same]
-            found.append(Points(names, xs, walls_s, np.array(values, np.float64)))
+            found.append(Points(names, xs, walls_s, values))
         return found
 
     def _with_parts(self, values: _Values, num_samples: int) -> _Values:

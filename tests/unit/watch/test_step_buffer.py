@@ -69,10 +69,11 @@ def test_tensors_and_numbers_of_all_kinds_stand_side_by_side(buffer):
     put(buffer, 0, {"a": torch.tensor(3), "b": 4.0}, rates={"lr": 0.25})
     put(buffer, 1, {"a": torch.tensor(1.5, dtype=torch.float64), "b": 5}, rates={"lr": rate})
     put(buffer, 2, {"a": torch.tensor(True), "c": torch.tensor(9.0)}, rates={"lr": rate})
-    first, second = buffer.take()
-    assert (first.names, first.xs, first.walls_s) == (("a", "b", "lr"), [0, 1], [0.0, 1.0])
-    assert first.values.tolist() == [[3, 4, 0.25], [1.5, 5, 0.5]]
-    assert (second.names, second.values.tolist()) == (("a", "c", "lr"), [[1, 9, 0.5]])
+    first, second, third = buffer.take()
+    assert (first.names, first.xs, first.walls_s) == (("a", "b", "lr"), [0], [0.0])
+    assert first.values.tolist() == [[3, 4, 0.25]]
+    assert (second.names, second.xs, second.values.tolist()) == (first.names, [1], [[1.5, 5, 0.5]])
+    assert (third.names, third.values.tolist()) == (("a", "c", "lr"), [[1, 9, 0.5]])
 
 
 def test_tensors_made_for_inference_are_copied(buffer):
