@@ -330,8 +330,8 @@ def test_those_that_matter_start_first_and_one_compiles_beside_the_others():
     order = ready.in_order_of_start([n for n in names if CONTESTANTS[n].device is None])
     assert order == [
         "hand-keras", "hand-torch", "fitkit", "fitkit-torch", "fitkit-torch-loader",
-        "record-interpret", "floor", "record-inductor", "keras-fit", "lightning", "ignite", "accelerate", "skorch", "poutyne",
-        "tuned-compile",
+        "record-interpret", "floor", "record-inductor", "keras-fit", "lightning", "ignite",
+        "accelerate", "skorch", "poutyne", "tuned-compile",
     ]  # fmt: skip
 
 
