@@ -191,10 +191,10 @@ def cost(
     entry, steps = REGISTRY[name], steps or (RECORDED_STEPS if backend else EAGER_STEPS)
     # Compiled ones are shared. Eager ones are not: as it trains on, Adam's moments become numbers
     # that are slow to compute with, which compiled steps flush.
-    bare = bare_steps if backend else bare_steps.__wrapped__
+    bare = bare_steps if backend else fitkit_steps
     contestants = {
         "bare": bare(entry.beside, backend, steps),
-        name: fitkit_steps(entry.make(), backend, steps),
+        name: fitkit_steps(entry.make, backend, steps),
         "kernels": kernel_steps(entry.kernels),
     }
     compared = compare(contestants, steps=steps, rounds=rounds, warmup_rounds=2, device=device)
@@ -221,12 +221,12 @@ def line(name: str, row: dict[str, Any]) -> str:
 @cache
 def bare_steps(beside: Callable[[], Sequence[Callback]], backend: Any, steps: int) -> Run:
     """The stack without the callback."""
-    return fitkit_steps(beside(), backend, steps)
+    return fitkit_steps(beside, backend, steps)
 
 
-def fitkit_steps(callbacks: Sequence[Callback], backend: Any, steps: int) -> Run:
+def fitkit_steps(make: Callable[[], Sequence[Callback]], backend: Any, steps: int) -> Run:
     record = [Record(backend)] if backend else []
-    loop = fitkit_loop("MLP", steps, *callbacks, *record)
+    loop = fitkit_loop("MLP", steps, *make(), *record)
     loop.fit(max_steps=12)  # builds, traces and compiles; whole windows
 
     def run(num_steps: int) -> None:

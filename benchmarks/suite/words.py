@@ -88,7 +88,7 @@ def headlines(result: Result) -> Iterator[str]:
         yield (
             f"{best['title']}: {best['label']} takes {median_us(best):,.0f} us per step, "
             f"{rival['label']}, the fastest other, {median_us(rival):,.0f} us "
-            f"({statistics.median(ratios(rival, best)):.1f} times as much)."
+            f"({statistics.median(ratios(rival, best)):.1f} times as much in the same rounds)."
         )
 
 

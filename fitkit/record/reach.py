@@ -94,7 +94,8 @@ class Reach:
         self._add_modules(self.model, depth=1)
         for root in roots:
             self._add_object(root, depth=0)
-            self._seen.add_object(root, with_items=True)  # the listener of another function
+            if not is_watched(root):  # a listener: it may get another function
+                self._seen.add_object(root, with_items=True)
         for function in functions:
             self._add(function, depth=1)
         read, self.holders = self.holders, self._unread

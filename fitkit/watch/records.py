@@ -138,7 +138,7 @@ class PointFormat:
             numbers = _bytes_of(values.astype("<f4"))
         walls = _bytes_of(np.array(walls_s, "<f8")[:, None])
         positions = np.array(xs, np.int64).view(np.uint64)  # two's complement, as protobuf has it
-        sizes = np.searchsorted(_SIZES, positions, side="right").tolist()
+        sizes = np.searchsorted(_SIZES, positions, side="right").tolist()  # sync: none, numpy
         parts: list[bytes] = []
         start = 0
         for size, group in groupby(sizes):

@@ -20,8 +20,8 @@ from fitkit.record.step_graph import StepGraph
 
 # Asserts recheck at every step what the program's key has settled. fallback_random keeps
 # dropout masks equal to eager, which the audit compares with. The smallest piece of work for a
-# thread is that of eager's kernels (at::internal::GRAIN_SIZE): the compiler's own, a sixty-fourth
-# of it, makes a small step on two threads half as long again as on one.
+# thread is that of eager's kernels (at::internal::GRAIN_SIZE): with the compiler's own, a
+# sixty-fourth of it, small steps take longer on two threads than on one.
 OPTIONS: dict[str, Any] = {
     "size_asserts": False,
     "scalar_asserts": False,

@@ -1,9 +1,9 @@
 """Decompositions: a long sum in two stages, because compiled code adds one after the other.
 
-Inductor's C++ sums up to 4096 rows into one accumulator, where eager's kernels sum pairwise: for a
-mean over 2048 rows its rounding error is fifteen times eager's. A batch normalization that takes
-its variance as mean of squares minus square of mean makes five times more of it, and every pooling
-window and ReLU behind it turns its gradient the other way more often.
+Inductor's C++ sums up to 4096 rows into one accumulator, where eager's kernels sum pairwise, with a
+small part of the rounding error. A batch normalization that takes its variance as mean of squares
+minus square of mean makes more of it, and every pooling window and ReLU behind it turns its
+gradient the other way more often.
 """
 
 import math

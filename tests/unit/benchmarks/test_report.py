@@ -51,7 +51,7 @@ def test_cases_are_points_of_the_curves_that_go_through_them():
 def test_headlines_compare_the_best_recorded_with_the_best_other():
     assert list(words.headlines(example())) == [
         "MLP, batch 32: fitkit Record inductor takes 1,000 us per step, hand loop, Keras parts, "
-        "the fastest other, 5,000 us (5.0 times as much)."
+        "the fastest other, 5,000 us (5.0 times as much in the same rounds)."
     ]
 
 

@@ -89,7 +89,9 @@ def variable_elsewhere(loop):
 
 
 def default(loop):
-    def read(inner=Holds()):  # noqa: B008
+    first = Holds()
+
+    def read(inner=first):
         return inner.rate
 
     return read, lambda new: setattr(read, "__defaults__", (new,))
@@ -194,7 +196,9 @@ def default_of_what_names_nothing(loop):
 
 
 def keyword_default(loop):
-    def read(*, inner=Holds()):  # noqa: B008
+    first = Holds()
+
+    def read(*, inner=first):
         return inner.rate
 
     return read, lambda new: read.__kwdefaults__.update(inner=new)
