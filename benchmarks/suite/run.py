@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from benchmarks import callbacks_cost
 from benchmarks.harness import RESULTS, machine
+from benchmarks.suite.bars import first
 from benchmarks.suite.cases import CASES, Case, find
 from benchmarks.suite.contestants import CONTESTANTS
 from benchmarks.suite.plan import BUILT_IN, chooser, estimate, plan, title_of
@@ -175,11 +176,9 @@ def said(rows: list[Row]) -> str:
     """One line about a case that is done."""
     timed = [row for row in rows if "us_per_step" in row]
     failed = [row["contestant"] for row in rows if "error" in row]
-    if not timed:
+    best = first(row for row in timed if row["family"] != "floor")
+    if best is None:
         return f"{len(rows)} rows"
-    best = min(
-        (r for r in timed if r["family"] != "floor"), key=lambda r: r["us_per_step"]["median"]
-    )
     unfair = [row["contestant"] for row in timed if row["fair"]["ok"] is False]
     line = (
         f"{len(timed)} contestants, first {best['label']}, {best['us_per_step']['median']:,.0f} us"

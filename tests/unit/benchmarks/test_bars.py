@@ -123,3 +123,15 @@ def test_a_tie_with_the_median_on_the_wrong_side_is_said():
     ]
     above = result(timed("fitkit-torch", "fitkit", [100.0]), timed("skorch", "peer", [99.0, 120.0]))
     assert len(list(bars.sentences(above))) == 1
+
+
+def test_the_fastest_is_so_by_the_baseline_of_its_own_rounds():
+    """The machine was twice as slow when the second group was measured."""
+    rows = [timed("tuned", "hand", [100.0]), timed("skorch", "peer", [180.0])]
+    assert bars.first(rows) is rows[0]
+    for each, ratio in zip(rows, (1.0, 0.9), strict=True):
+        each |= {"baseline": "hand-keras", "ratio": {"median": ratio}}
+    assert bars.first(rows) is rows[1]
+    rows[1]["baseline"] = "hand-torch"  # of another kind: the times are what there is
+    assert bars.first(rows) is rows[0]
+    assert bars.first([]) is None
