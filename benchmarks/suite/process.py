@@ -11,6 +11,7 @@ from benchmarks.suite.server import CONTEXT, start
 from benchmarks.suite.worker import work
 
 Row = dict[str, Any]
+LATE = "no answer within"
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Worker:
 
     def receive(self, timeout: float) -> Row:
         """The next message; a failure ends the worker and stands in its row."""
-        message: Row = {"error": f"no answer within {timeout:.0f} s"}
+        message: Row = {"error": f"{LATE} {timeout:.0f} s"}
         if self.pipe.poll(max(0.0, timeout)):
             try:
                 message = self.pipe.recv()
@@ -84,6 +85,7 @@ class Worker:
             self.row["error"] = message["error"]
             self.end()
         self.num_steps += message.get("steps", 0)
+        self.row |= {key: message[key] for key in ("memory", "told") if key in message}
         if "loss" in message:
             self.losses.setdefault(0, message["start_loss"])
             self.losses[self.num_steps] = message["loss"]
@@ -106,14 +108,6 @@ class Worker:
         self.process.kill()
         self.process.join()
         self.pipe.close()
-
-
-def finish(worker: Worker) -> None:
-    """Stop it; keep its memory and what it told."""
-    message = worker.order("stop", 30)
-    if worker.alive:
-        worker.row |= {"memory": message["memory"], "told": message["told"]}
-        worker.end()
 
 
 def summary(worker: Worker, settings: Settings) -> Row:

@@ -39,7 +39,7 @@ class Until:
     @property
     def is_over(self) -> bool:
         """Whether the time of the whole run is over."""
-        return time.monotonic() > self.deadline
+        return time.monotonic() >= self.deadline
 
     def part(self, share: float) -> "Until":
         """The same with `share` of the time from now until its own."""

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.suite.bars import MIN_ROUNDS
 from benchmarks.suite.cases import Case
 from benchmarks.suite.checks import HAND
-from benchmarks.suite.process import Settings, Worker, finish, summary
+from benchmarks.suite.process import LATE, Settings, Worker, summary
 from benchmarks.suite.ready import UNLIMITED, OutOfTimeError, Until, get_ready, is_compiled
 from benchmarks.suite.words import NO_TIME
 
@@ -86,12 +86,9 @@ def run_group(
             take_turns(workers, settings, until, show)
             for name in settings.probes:  # afterwards: what a profiler attaches stays
                 for worker in [w for w in workers if w.alive and not until.is_over]:
-                    seconds = patience(settings, until)
-                    worker.row |= worker.order(name, seconds).get("probe", {})
+                    worker.row |= epoch(worker, name, settings, until).get("probe", {})
             if until.is_over and not any(worker.wall for worker in workers):
                 raise OutOfTimeError
-            for worker in [w for w in workers if w.alive]:
-                finish(worker)
         finally:
             for worker in [w for w in workers if w.alive]:
                 worker.end()
@@ -126,7 +123,7 @@ def take_turns(
         for worker in alive if index % 2 == 0 else reversed(alive):
             if until.is_over:
                 return
-            message = worker.order("go", patience(settings, until))
+            message = epoch(worker, "go", settings, until)
             if index >= settings.warmup and worker.alive:
                 worker.wall.append(message["wall_s"])
                 worker.cpu.append(message["cpu_s"])
@@ -134,6 +131,13 @@ def take_turns(
         took_s = time.monotonic() - begin
 
 
-def patience(settings: Settings, until: Until) -> float:
-    """Seconds to wait for an answer: an epoch that was begun may end."""
-    return min(settings.ready_s, max(GRACE_S, until.deadline - time.monotonic()))
+def epoch(worker: Worker, order: str, settings: Settings, until: Until) -> Row:
+    """Let it train an epoch. One that was begun may end, even a little after the deadline.
+
+    Who is at it for longer is ended, and keeps the rounds that it has.
+    """
+    left_s = until.deadline - time.monotonic()
+    message = worker.order(order, min(settings.ready_s, max(GRACE_S, left_s)))
+    if until.is_over and worker.row.get("error", "").startswith(LATE):
+        del worker.row["error"]
+    return message

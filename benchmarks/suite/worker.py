@@ -35,6 +35,9 @@ def work(pipe: Connection, name: str, case: str, options: dict[str, Any]) -> Non
     scratch = Path(options["scratch"])
     scratch.mkdir(parents=True, exist_ok=True)
     os.chdir(scratch)
+    # whoever compiles does it from nothing: not even what another of these has compiled is there
+    os.environ |= {"TORCHINDUCTOR_CACHE_DIR": str(scratch / "compiled")}
+    os.environ.pop("TRITON_CACHE_DIR", None)
     with (scratch / "log.txt").open("w") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
@@ -56,7 +59,7 @@ def work(pipe: Connection, name: str, case: str, options: dict[str, Any]) -> Non
 class Gate:
     """Stops a training at the end of every epoch, sends its times, takes orders.
 
-    Orders: "go" for another epoch, "stop", or the name of a probe to run the next epoch under.
+    Orders: "go" for another epoch, or the name of a probe to run the next epoch under.
     """
 
     def __init__(self, pipe: Connection, name: str, case: str, options: dict[str, Any]) -> None:
@@ -110,6 +113,7 @@ class Gate:
             }
         message: dict[str, Any] = {"wall_s": wall_s, "cpu_s": cpu_s, "steps": self.task.steps}
         message |= {"pass_s": self.pass_s, **found}
+        message |= {"memory": self._memory(), "told": self.task.told}
         message["since_begin_s"] = time.perf_counter() - self.begin
         if self.start_loss is not None:
             message |= {"start_loss": self.start_loss}
@@ -118,9 +122,6 @@ class Gate:
             torch.cuda.reset_peak_memory_stats()  # the audit does not count
         self.pipe.send(message)
         order = self.pipe.recv()
-        if order == "stop":
-            self.pipe.send({"memory": self._memory(), "told": self.task.told})
-            os._exit(0)
         gc.collect()  # nobody pays for what came before
         if order != "go":
             self.probe = probe(order)

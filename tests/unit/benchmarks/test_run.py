@@ -145,7 +145,7 @@ class Turns:
     """A contestant whose epochs take a second of a clock of the test's own."""
 
     def __init__(self, clock):
-        self.clock, self.alive, self.waits = clock, True, []
+        self.clock, self.alive, self.waits, self.row = clock, True, [], {}
         self.wall, self.cpu, self.passes = [], [], []
 
     def order(self, order, timeout):
@@ -178,6 +178,34 @@ def test_rounds_end_with_the_time_of_the_case_or_of_the_run(clock, share, deadli
     assert [len(worker.wall) for worker in workers] == done
     if deadline < 10:  # nobody is waited for long after it
         assert max(max(worker.waits) for worker in workers) == rounds.GRACE_S
+
+
+LATE = "no answer within 300 s"
+DIED = "its process died"
+
+
+@pytest.mark.parametrize(
+    ("error", "deadline", "row"),
+    [
+        (LATE, 50.0, {}),  # the time of the run is over: the rounds so far are what there is
+        (LATE, 500.0, {"error": LATE}),
+        (DIED, 50.0, {"error": DIED}),
+    ],
+)
+def test_who_is_at_an_epoch_after_the_deadline_keeps_its_rounds(clock, error, deadline, row):
+    class Slow(Turns):
+        def order(self, order, timeout):
+            if len(self.wall) < 3:
+                return super().order(order, timeout)
+            self.clock[0] += timeout
+            self.row["error"], self.alive = error, False
+            return {"error": error}
+
+    slow, until = Slow(clock), ready.Until(INF, deadline)
+    rounds.take_turns([slow], Settings(rounds=8, warmup=0, ready_s=300.0), until, len)
+    assert slow.row == row
+    assert len(slow.wall) == 3
+    assert clock[0] == min(303.0, deadline)
 
 
 # -- memory and time of the cases ------------------------------------------------------------------
@@ -215,7 +243,7 @@ class Pretend:
     def order(self, order, timeout):
         Pretend.orders.append((self.name, order))
         self.clock[0] += self.round_s / (3 if self.is_point else 1)
-        return {"wall_s": 1e-3, "cpu_s": 1e-3, "pass_s": 1e-3, "memory": {}, "told": {}}
+        return {"wall_s": 1e-3, "cpu_s": 1e-3, "pass_s": 1e-3}
 
     def end(self):
         self.alive = False
@@ -340,8 +368,8 @@ def test_probes_watch_an_epoch_each_after_the_rounds_of_all(pretend):
     rounds.run_case(cases.find("mlp-32"), ["hand-keras", "skorch"], settings)
     orders = [order for _, order in Pretend.orders]
     # what a profiler attaches stays: nobody may be measured after the first of them
-    assert orders == ["go"] * 6 + ["kernels"] * 2 + ["syncs"] * 2 + ["stop"] * 2
-    assert [name for name, _ in Pretend.orders[-6:]] == ["hand-keras", "skorch"] * 3
+    assert orders == ["go"] * 6 + ["kernels"] * 2 + ["syncs"] * 2
+    assert [name for name, _ in Pretend.orders[-4:]] == ["hand-keras", "skorch"] * 2
 
 
 def test_who_is_not_ready_in_time_is_told_and_holds_nobody_up(pretend, clock, monkeypatch):
