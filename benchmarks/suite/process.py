@@ -1,5 +1,8 @@
 """A contestant in a process of its own, seen from outside: orders go in, messages come out."""
 
+import contextlib
+import os
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +73,7 @@ class Worker:
             target=work, args=(other, name, case.name, options), daemon=True
         )
         self.process.start()
+        self.pid = self.process.pid
         other.close()
 
     def receive(self, timeout: float) -> Row:
@@ -103,8 +107,13 @@ class Worker:
         return self.receive(timeout)
 
     def end(self) -> None:
-        """Make sure that the process is gone."""
+        """Make sure that the process is gone, and what it has started.
+
+        A compiler that went on would slow the others down: two cores are often two halves of one.
+        """
         self.alive = False
+        with contextlib.suppress(ProcessLookupError):  # it has not come to `os.setpgid`
+            os.killpg(self.pid, signal.SIGKILL)
         self.process.kill()
         self.process.join()
         self.pipe.close()

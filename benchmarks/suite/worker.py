@@ -32,6 +32,7 @@ NUM_LOSS_SAMPLES = 64
 
 def work(pipe: Connection, name: str, case: str, options: dict[str, Any]) -> None:
     """Be the contestant `name` on a case; all that is written goes to the scratch folder."""
+    os.setpgid(0, 0)  # so that whoever ends it reaches what it starts, too: compilers
     scratch = Path(options["scratch"])
     scratch.mkdir(parents=True, exist_ok=True)
     os.chdir(scratch)

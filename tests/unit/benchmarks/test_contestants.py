@@ -2,6 +2,8 @@
 
 import copy
 import functools
+import signal
+import subprocess
 import time
 from importlib.util import find_spec
 
@@ -88,6 +90,14 @@ def test_a_worker_whose_process_dies_is_a_row_with_its_error(tmp_path):
     one.order("go", 5)
     assert not one.alive
     assert one.row["error"]
+
+
+def test_what_a_worker_has_started_ends_with_it(tmp_path):
+    one = Worker("hand-torch", cases.find("batch=8"), SETTINGS, tmp_path)
+    one.receive(60)
+    compiler = subprocess.Popen(["sleep", "60"], process_group=one.pid)
+    one.end()
+    assert compiler.wait(30) == -signal.SIGKILL
 
 
 # -- the check itself ------------------------------------------------------------------------------
