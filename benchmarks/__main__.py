@@ -51,6 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     if device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("torch sees no CUDA device\nUse --device cpu.")
     os.environ |= {"KERAS_BACKEND": "torch", "KERAS_TORCH_DEVICE": device}
+    if device == "cuda":  # no helpers beside the rounds; on a CPU they are threads that wait
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     server.start()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidy up in both cases
     from benchmarks.suite.run import run as measure
@@ -63,11 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def quiet() -> None:
-    """Let nobody write to any service, nor compile beside the rounds."""
+    """Let nobody write to any service."""
     os.environ |= {"DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     # who is ended in mid-training leaves locks behind; the process that tidies up says so
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no helpers beside the rounds
 
 
 def report(arguments: argparse.Namespace) -> int:

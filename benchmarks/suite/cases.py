@@ -17,8 +17,9 @@ from benchmarks.suite.data import Arrays, bags, digits, images, pictures, texts
 FEW = ("hand-keras", "hand-torch", "tuned", "tuned-compile", "keras-fit", "lightning", "fitkit",
        "record-inductor", "record-torch", "record-cudagraph", "floor")  # fmt: skip
 """Contestants of the compute-bound cases: all of them would take too long there."""
-HEAVY = ("tuned-compile",)
-"""What the quick suite leaves out where it compiles for a minute."""
+HEAVY = ("tuned-compile", "skorch", "poutyne", "fitkit-torch-loader")
+"""What the quick suite leaves out where a compile takes a minute: a second one, and some of those
+who differ least from a hand loop where a step is long."""
 CURVES = ("hand-keras", "hand-torch", "keras-fit", "lightning", "fitkit", "record-interpret",
           "record-inductor", "record-cudagraph", "floor")  # fmt: skip
 AXES = {
@@ -115,10 +116,10 @@ CASES: dict[str, Case] = {
         Case("bag", "Embedding bag, batch 32", "A large table; a step reads little of it.",
              models.embedding_bag, bags, 32, 32, longer_on_cuda=16, seconds=45),
         Case("gpt-tiny", "Tiny GPT of Keras layers", "Attention; two layers, 64 tokens, batch 8.",
-             partial(models.gpt, **_tiny), partial(texts, **TINY), 8, 8, devices=("cpu",),
+             partial(models.gpt, **_tiny), partial(texts, **TINY), 8, 6, devices=("cpu",),
              quick_without=HEAVY, seconds=60, full_seconds=420),
         Case("gpt-tiny-torch", "Tiny GPT of torch modules", "The same of torch modules.",
-             partial(models.TorchGPT, **_tiny), partial(texts, **TINY), 8, 16, kind="torch",
+             partial(models.TorchGPT, **_tiny), partial(texts, **TINY), 8, 8, kind="torch",
              devices=("cpu",), quick_without=HEAVY, seconds=45, full_seconds=300),
         Case("gan", "Guide's GAN, batch 16", "Two networks, two optimizers, one step each.",
              gan, pictures, 16, 4, kind="gan", longer_on_cuda=16, seconds=45, full_seconds=300),

@@ -63,7 +63,7 @@ def get_ready(
 
     Those for which there is no time do not take part; their rows are returned.
     """
-    waiting, busy = in_order_of_start(names), dict[Connection, Worker]()
+    waiting, busy = in_order_of_start(names, settings.at_once), dict[Connection, Worker]()
     end, late = until.part(READY_SHARE).share, dict[str, Row]()
     while waiting or busy:
         while waiting and len(busy) < settings.at_once:
@@ -91,17 +91,19 @@ def get_ready(
     return late
 
 
-def in_order_of_start(names: Sequence[str]) -> list[str]:
+def in_order_of_start(names: Sequence[str], at_once: int) -> list[str]:
     """What a comparison needs first; what compiles at the end, but for one beside the others.
 
-    So those that matter are ready if there should only be time for a few.
+    So those that matter are ready if there should only be time for a few. The one that compiles
+    begins at once, unless the others would have to wait for it.
     """
     compile_ = [name for name in names if is_compiled(name)]
     compile_.sort(key=lambda name: CONTESTANTS[name].family != "record")
     others = [name for name in names if name not in compile_]
     first = [name for name in others if family(name) in FIRST]
     rest = [name for name in others if name not in first]
-    return [*first, *compile_[:1], *rest, *compile_[1:]]
+    beside = [*compile_[:1], *first] if at_once > 1 else [*first, *compile_[:1]]
+    return [*beside, *rest, *compile_[1:]]
 
 
 def family(name: str) -> str:

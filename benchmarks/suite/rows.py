@@ -36,6 +36,8 @@ def rows_of(case: Case, measured: dict[str, Row], settings: dict[str, Any]) -> l
                 floor = statistics.median(measured["floor"]["us"])
                 row["over_floor_us"] = row["us_per_step"]["median"] - floor
                 row |= utilization(row, measured["floor"]["told"])
+            if "note" in found.get("told", {}):
+                row["note"] = found["told"]["note"]
             if name == "floor":
                 row["loader_us"] = found["told"]["loader_us"]
         else:

@@ -21,7 +21,7 @@ from benchmarks.suite.rows import Row, heading, rows_of
 from benchmarks.suite.show import Screen
 from benchmarks.suite.store import Store
 
-ROUNDS = {False: 15, True: 11}
+ROUNDS = {False: 15, True: 7}
 READY_S = {False: 300.0, True: 150.0}
 """Without and with `--quick`."""
 QUICK_MINUTES = 7.3
@@ -74,6 +74,8 @@ class Suite:
     ) -> None:
         self.store, self.settings, self.wanted = store, settings, wanted
         self.deadline, self.screen = deadline, screen
+        # by what the cases share the time: what is known about all contestants is about a CPU
+        self.is_short = store.settings.get("quick") or settings.device != "cpu"
 
     def contestants(self, name: str) -> list[str]:
         """Who is to have a row for the case."""
@@ -107,14 +109,14 @@ class Suite:
 
     def _share(self, names: list[str]) -> Until:
         """The time of the first: what is left is shared by what they take."""
-        part = estimate(names[:1], quick=True) / estimate(names, quick=True)
+        part = estimate(names[:1], self.is_short) / estimate(names, self.is_short)
         return Until(self.deadline, self.deadline).part(part)
 
     def _rows(self, name: str, until: Until) -> list[Row]:
-        least = time.monotonic() + estimate([name], quick=True) / 8  # not worth beginning
+        least = time.monotonic() + estimate([name], True) / 8  # not worth beginning
         if least > until.deadline:
             raise OutOfTimeError
-        return self._callbacks() if name == BUILT_IN else self._case(find(name), until)
+        return self._callbacks(until) if name == BUILT_IN else self._case(find(name), until)
 
     def _case(self, case: Case, until: Until) -> list[Row]:
         """Measure who is wanted and who has a row: only those of the same rounds compare."""
@@ -126,12 +128,12 @@ class Suite:
         measured |= {name: {"left_out": reason} for name, reason in reasons.items() if reason}
         return rows_of(case, measured, vars(self.settings))
 
-    def _callbacks(self) -> list[Row]:
+    def _callbacks(self, until: Until) -> list[Row]:
         """What each built-in callback adds to a step; each is kept when it is done."""
         rows = [row for row in self.store.result["rows"] if row["case"] == BUILT_IN]
         there = {row["contestant"] for row in rows}
         for name in [name for name in callbacks_cost.REGISTRY if name not in there]:
-            if time.monotonic() > self.deadline:
+            if time.monotonic() > until.share:
                 raise OutOfTimeError
             self.screen.say(name)
             rows.append(callback_row(name, self.settings))

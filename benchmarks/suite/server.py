@@ -5,7 +5,8 @@ from multiprocessing import forkserver
 
 CONTEXT = multiprocessing.get_context("forkserver")
 LIBRARIES = ("keras", "lightning", "ignite", "accelerate", "skorch", "poutyne", "torchtnt")
-COMPILER = ("torch._inductor.compile_fx", "sympy.combinatorics", "setuptools")
+COMPILER = ("torch._inductor.compile_fx", "sympy.combinatorics", "setuptools",
+            "benchmarks.suite.compiler")  # fmt: skip
 OURS = ("benchmarks.suite.worker", "benchmarks.suite.contestants.by_fitkit", "torchmetrics")
 
 

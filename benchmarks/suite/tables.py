@@ -76,7 +76,7 @@ def note(row: Row) -> str:
     """Why a row is not as it should be, or what is to be known about it."""
     if not is_timed(row):
         return row.get("error") or row.get("left_out") or "no figures"
-    parts = []
+    parts = [row["note"]] if "note" in row else []
     if "loader_us" in row:
         parts.append(f"the DataLoader alone takes {row['loader_us']:,.0f} us per batch")
     if row["fair"]["ok"] is False:

@@ -1,6 +1,8 @@
 """Lightning: a LightningModule and a Trainer; two optimizers by its manual optimization.
 
-Checkpoints are off: one at the end of every epoch would weigh too much in epochs this short.
+Its logger is the one that it chooses by default. Two more of its defaults are off: checkpoints, as
+one at the end of every epoch would weigh too much in epochs this short, and the progress bar, as
+for everybody.
 """
 
 from typing import Any
@@ -106,13 +108,16 @@ class Nothing(lightning.Callback):
 
 def train(task: Task, *, barebones: bool = False) -> None:
     module = (Gan if task.case.kind == "gan" else Classifier)(task, logs=not barebones)
-    extras = {"barebones": True} if barebones else {"enable_checkpointing": False}
+    off = {"enable_checkpointing": False, "enable_progress_bar": False}
     trainer = lightning.Trainer(
         max_epochs=task.epochs,
         accelerator="cpu" if task.device == "cpu" else "gpu",
         devices=1,
         default_root_dir=task.scratch,
         callbacks=[*[Nothing() for _ in range(task.case.num_callbacks)], EpochEnd(task)],
-        **extras,
+        **({"barebones": True} if barebones else off),
     )
+    if not barebones:
+        loggers = ", ".join(type(each).__name__ for each in trainer.loggers)
+        task.told["note"] = f"logs to {loggers}; no checkpoints, no progress bar"
     trainer.fit(module, task.loader(), task.val_loader())
