@@ -26,7 +26,11 @@ class Interval:
 
     count: float
     unit: Unit
-    _mark: float = 0.0
+    _next: float = 0.0  # from here on it is due
+
+    def __post_init__(self) -> None:
+        """Count from 0."""
+        self._next = self.count
 
     @classmethod
     def parse(cls, every: int | str, *, argument: str = "every") -> "Interval":
@@ -49,15 +53,17 @@ class Interval:
 
     def start(self, state: State) -> None:
         """Begin to count here; called at FIT_BEGIN."""
-        self._mark = self._now(state)
+        self.mark(state)
 
     def due(self, state: State) -> bool:
         """Return whether a multiple of `count` was passed since the last `mark`. Syncs: never."""
-        return self._now(state) // self.count > self._mark // self.count
+        if self.unit == "update":  # asked after every step
+            return state.num_updates >= self._next
+        return self._now(state) >= self._next
 
     def mark(self, state: State) -> None:
         """Remember that what was due has been done."""
-        self._mark = self._now(state)
+        self._next = (self._now(state) // self.count + 1) * self.count
 
     def comes_again(self, state: State, num_batches: int | None) -> bool:
         """Return whether it is due more than once in this run, as far as the limits of it tell.

@@ -1,5 +1,6 @@
 """Weights that do not train for a part of a run."""
 
+import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, final
 
@@ -76,6 +77,7 @@ class Freeze(Callback):
                 'Count both from the beginning of the run: start="1 epoch", until="3 epochs".'
             )
         self.only_watches = not self._follows_updates
+        self._quiet = range(0)  # updates in which nothing changes
         self._loop: FitLoop | None = None
         self._frozen: Frozen | None = None
 
@@ -107,6 +109,7 @@ class Freeze(Callback):
             if not self._frozen.is_on:
                 build_optimizers(self._loop)  # else Keras would never know what is frozen now
             state.exits.callback(self._frozen.restore_modes)
+        self._quiet = range(0)
         self._switch(state)
         if not trainable_parameters(state.model):
             raise ConfigError(
@@ -116,9 +119,12 @@ class Freeze(Callback):
 
     def on_batch_begin(self, state: State) -> None:
         """Freeze or thaw within an epoch, if it depends on updates."""
+        if state.num_updates in self._quiet:
+            return
+        self._quiet = self._quiet_from(state.num_updates)
         if not self._follows_updates:
             return
-        self.only_watches = not any(_is_near(p, state) for p in (self._start, self._until))
+        self.only_watches = bool(self._quiet)
         if self._switch(state) and self._loop is not None:
             for callback in self._loop.callbacks:
                 accept: Any = getattr(callback, "accept_flags", None)  # TrainMode would warn
@@ -129,6 +135,15 @@ class Freeze(Callback):
         """Give the model its flags back."""
         if self._frozen is not None:
             self._frozen.thaw()
+
+    def _quiet_from(self, now: int) -> range:
+        """Return for how many updates nothing changes, nor is about to.
+
+        It ends where `Record` may not look again before a point is reached.
+        """
+        points = [int(p.count) for p in (self._start, self._until) if p.unit == "update"]
+        looks = [point - LOOKS_EVERY for point in points if point >= now]
+        return range(now, min(looks, default=sys.maxsize))
 
     def _switch(self, state: State) -> bool:
         """Freeze or thaw if it is time; return whether anything changed."""
@@ -162,8 +177,3 @@ def _point(argument: str, value: int | str | None) -> Interval:
 def _reached(point: Interval, state: State) -> bool:
     now = state.epoch if point.unit == "epoch" else state.num_updates
     return now >= point.count
-
-
-def _is_near(point: Interval, state: State) -> bool:
-    """Whether it is reached before `Record` asks again whether this only watches."""
-    return point.unit == "update" and 0 <= point.count - state.num_updates <= LOOKS_EVERY

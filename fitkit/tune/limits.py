@@ -1,5 +1,6 @@
 """Less of a run: fewer steps, fewer batches, a look before it begins."""
 
+import math
 import warnings
 from typing import TYPE_CHECKING, Any, final
 
@@ -86,6 +87,7 @@ class Limits(Callback):
         }
         asked = {k: positive_int(k, v) for k, v in counts.items() if v is not None}
         self._counts = asked
+        self._max_steps = asked.get("max_steps", math.inf)
         self._max_time_s = None if max_time is None else _seconds(max_time)
         self._loop: FitLoop | None = None
         self._loaders: tuple[Any, dict[str, Any]] | None = None  # those of the user
@@ -127,7 +129,8 @@ class Limits(Callback):
 
     def on_batch_end(self, state: State) -> None:
         """Stop if a limit is reached."""
-        self._stop_if_reached(state)
+        if state.num_updates >= self._max_steps or self._max_time_s is not None:
+            self._stop_if_reached(state)
 
     def on_pass_end(self, state: State) -> None:
         """Look again: the end of the loader may have completed a window."""
@@ -154,9 +157,9 @@ class Limits(Callback):
             )
 
     def _stop_if_reached(self, state: State) -> None:
-        max_steps = self._counts.get("max_steps")
-        if max_steps is not None and state.num_updates >= max_steps:
-            state.request_stop(f"Limits(max_steps={max_steps}): {state.num_updates} updates done")
+        if state.num_updates >= self._max_steps:
+            reason = f"Limits(max_steps={self._max_steps}): {state.num_updates} updates done"
+            state.request_stop(reason)
         if self._max_time_s is not None and state.elapsed_s >= self._max_time_s:
             state.request_stop(f"Limits(max_time={self._max_time_s:g}): {state.elapsed_s:.1f} s")
 

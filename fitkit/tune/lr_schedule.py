@@ -10,7 +10,7 @@ from torch.optim import lr_scheduler
 
 from fitkit.errors import ConfigError, brief
 from fitkit.interop import is_keras, keras
-from fitkit.loop.callback import Callback
+from fitkit.loop.callback import TRAIN_ONLY, Callback
 from fitkit.loop.events import Phase
 from fitkit.loop.figure import axes_or_new
 from fitkit.loop.interval import Interval, positive_int
@@ -69,7 +69,6 @@ class LRSchedule(Callback):
         ```
     """
 
-    phases = frozenset({Phase.TRAIN, Phase.VAL})
     only_watches = True  # to a recorded step a rate is a tensor or in its key; others are not
     after = ("Metrics", "CompiledRun")
 
@@ -92,6 +91,7 @@ class LRSchedule(Callback):
         self._optimizer = schedule.optimizer if self._is_torch else optimizer
         self._plateau = schedule if isinstance(schedule, Plateau) else None
         self._monitor = _monitor_of(schedule, monitor)
+        self.phases = TRAIN_ONLY if self._monitor is None else frozenset({Phase.TRAIN, Phase.VAL})
         self._loop: FitLoop | None = None
         self._setting: Setting | None = None
         self._turn: str | None = None
@@ -129,10 +129,8 @@ class LRSchedule(Callback):
 
     def on_batch_begin(self, state: State) -> None:
         """Set the value of this step, if it is a new one."""
-        if state.phase is not Phase.TRAIN or self._monitor is not None:
-            return
         step = self._step(state)
-        if step == self._at or self._setting is None:
+        if step == self._at or self._setting is None or self._monitor is not None:
             return
         if self._is_torch:
             for _ in range(step - self._at):
@@ -196,11 +194,12 @@ class LRSchedule(Callback):
             self._schedule.load_state_dict(copy.deepcopy(state["inner"]))
 
     def _step(self, state: State) -> int:
-        if self._interval.unit == "epoch":
-            return int(state.epoch // self._interval.count)
-        turn = self._turn
-        done = state.num_updates if turn is None else state.turn_updates.get(turn, 0)
-        return int(done // self._interval.count)
+        interval, turn = self._interval, self._turn
+        if interval.unit == "epoch":
+            done = state.epoch
+        else:
+            done = state.num_updates if turn is None else state.turn_updates.get(turn, 0)
+        return int(done // interval.count)
 
     def _value(self, step: int) -> float:
         schedule: Callable[[Any], Any] = self._schedule

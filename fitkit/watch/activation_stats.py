@@ -107,7 +107,7 @@ class ActivationStats(Callback):
 
     def on_batch_begin(self, state: State) -> None:
         """Look at the layers in this step if it is due."""
-        if self._loop is None or not (self._first or self._interval.due(state)):
+        if not (self._first or self._interval.due(state)) or self._loop is None:
             return
         self._first = False
         self._interval.mark(state)

@@ -63,8 +63,15 @@ class PrintLog(Callback):
     def on_batch_end(self, state: State) -> None:
         """Print the loss of this batch if it is due."""
         self._num_seen += state.batch_size
-        if not self._due(state) or not state.is_main:
+        interval = self._interval
+        if state.batch_index % self._every if interval is None else not interval.due(state):
             return
+        if interval is not None:
+            interval.mark(state)
+        if state.is_main:
+            self._print_losses(state)
+
+    def _print_losses(self, state: State) -> None:
         step = state.batch_index
         for name, value in read_losses(state).items():
             label = name.replace("_", " ")
@@ -82,14 +89,6 @@ class PrintLog(Callback):
             self._print(state, f"Epoch {state.epoch}, stopped: {listing(state.logs)}")
         if state.stop_reason is not None:
             self._print(state, f"Stopped: {state.stop_reason}")
-
-    def _due(self, state: State) -> bool:
-        if self._interval is None:
-            return state.batch_index % self._every == 0
-        due = self._interval.due(state)
-        if due:
-            self._interval.mark(state)
-        return due
 
     def _print(self, state: State, text: str) -> None:
         if state.is_main:

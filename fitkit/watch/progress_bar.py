@@ -128,7 +128,7 @@ class ProgressBar(Callback):
         running = self._passes[-1]
         running.num_batches += 1
         now = self._clock()
-        if now < max(self._next_s, 0.0 if running.bar else self._next_line_s):
+        if now < self._next_s or (running.bar is None and now < self._next_line_s):
             return
         if running.bar is None and state.is_last_batch:
             return  # the line of the whole pass is about to come

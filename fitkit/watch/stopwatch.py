@@ -36,6 +36,7 @@ class Stopwatch:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._device = torch.device("cpu")
+        self._now: Callable[[], Any] = clock  # a moment
         self._since: Any = None  # the moment the current piece began; None while it stands still
         self._pieces: list[tuple[Any, Any]] = []
         self._laps: list[list[tuple[Any, Any]]] = []
@@ -48,6 +49,7 @@ class Stopwatch:
     def clear(self, device: torch.device) -> None:
         """Forget everything, also the passes that an error has left."""
         self._device = device
+        self._now = self._clock if device.type == "cpu" else self._event
         self._since = None
         self._outer.clear()
         self.restart()
@@ -71,13 +73,14 @@ class Stopwatch:
         if self._outer.pop():
             self._since = self._now()
 
-    def lap(self) -> None:
-        """End a lap at this moment. Syncs: never."""
-        self._pause()
+    def lap(self) -> int:
+        """End a lap at this moment; return how many were not read yet. Syncs: never."""
+        if self._since is not None:
+            begin, self._since = self._since, self._now()
+            self._pieces.append((begin, self._since))
         self._laps.append(self._pieces)
-        if self._pieces:
-            self._since = self._pieces[-1][1]
         self._pieces = []
+        return len(self._laps)
 
     def read(self) -> list[float]:
         """Return the seconds of the laps since the last time, and forget those laps.
@@ -94,9 +97,7 @@ class Stopwatch:
             self._pieces.append((self._since, self._now()))
             self._since = None
 
-    def _now(self) -> Any:
-        if self._device.type == "cpu":
-            return self._clock()
+    def _event(self) -> Any:
         event = torch.Event(self._device, enable_timing=True)
         event.record()
         return event
