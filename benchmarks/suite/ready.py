@@ -15,7 +15,7 @@ from benchmarks.suite.words import NO_TIME
 
 Row = dict[str, Any]
 FIRST = ("hand", "fitkit", "record", "floor")
-READY_SHARE = 0.75
+READY_SHARE = 0.7
 """Of the time of a case may go by until all are ready; the rest is for the rounds."""
 
 
