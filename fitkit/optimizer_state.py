@@ -85,9 +85,11 @@ def _check_torch(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
         if value.numel() != weights[index].numel() and value.shape != weights[index].shape
     ]
     if saved != now or moved:
+        shapes = f"moments of other shapes than its weights: {'; '.join(moved[:3])}"
+        groups = f"parameter groups of {now} weights, saved were {saved}"
         raise CheckpointMismatchError(
-            f"the optimizer has parameter groups of {now} weights, saved were {saved}\n"
-            f"{'; '.join(moved[:3])}\n"
+            "the saved optimizer is of other weights, it cannot be put back\n"
+            f"Found: {shapes if moved else groups}.\n"
             "Make the optimizer as it was made in the saved run."
         )
 

@@ -11,7 +11,7 @@ from fitkit.checkpoint.lock import FolderLock
 from fitkit.checkpoint.policy import to_delete
 from fitkit.checkpoint.writer import BackgroundWriter, Copier
 from fitkit.errors import CheckpointWriteError, ConfigError, brief
-from fitkit.loop.better import Mode, mode_of
+from fitkit.loop.better import Mode, check_can_come, mode_of
 from fitkit.loop.callback import TRAIN_ONLY, Callback
 from fitkit.loop.events import Event
 from fitkit.loop.interval import Interval, positive_int
@@ -117,6 +117,8 @@ class Checkpoint(Callback):
 
     def on_fit_begin(self, state: State) -> None:
         """Take the folder; start the interval."""
+        if self._monitor is not None:
+            check_can_come("Checkpoint", self._monitor, self._loop)
         self._interval.start(state)
         self._asked = False
         if state.is_main and self._lock is None:
@@ -247,8 +249,7 @@ def _check_choice(argument: str, value: object, choices: tuple[str, ...]) -> Non
 def _unknown(monitor: str, logs: Mapping[str, float]) -> ConfigError:
     close = difflib.get_close_matches(monitor, logs, n=1)
     hint = f"Did you mean '{close[0]}'?" if close else "Monitor one of those."
-    val = " A val_ name needs a val_loader." if monitor.startswith("val_") else ""
     return ConfigError(
         f"Checkpoint(monitor='{monitor}') is not logged\n"
-        f"Logged are: {', '.join(sorted(logs)) or 'nothing'}.{val}\n{hint}"
+        f"Logged are: {', '.join(sorted(logs)) or 'nothing'}.\n{hint}"
     )

@@ -1,13 +1,14 @@
 """Refuse what cannot be read, saying how to give it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from fitkit.data.source import LoaderWrapper, length
+from fitkit.data.tensor_loader import TensorLoader
 from fitkit.errors import DataError
 
 _ARRAYS = (Tensor, np.ndarray)
@@ -58,6 +59,8 @@ def _advice(loader: object) -> str | None:
         )
     if isinstance(loader, _ARRAYS) or _is_pair(loader):
         return "Wrap it in a TensorLoader: TensorLoader(x, y, batch_size=32)."
+    if _holds_loaders(loader):
+        return 'Give names to several: val_loader={"a": ..., "b": ...}; training reads one.'
     if isinstance(loader, (str, bytes, Mapping)) or not (
         hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")
     ):
@@ -71,6 +74,12 @@ def _is_pair(loader: object) -> bool:
     return len(items) in (2, 3) and all(isinstance(item, _ARRAYS) for item in items)
 
 
+def _holds_loaders(loader: object) -> bool:
+    """Whether it is a list of loaders, not of batches."""
+    items = cast("Sequence[object]", loader) if isinstance(loader, (list, tuple)) else ()
+    return bool(items) and isinstance(items[0], (DataLoader, LoaderWrapper, TensorLoader))
+
+
 def empty_error(loader: object, name: str) -> DataError:
     """Build the error for a pass that found no batch, telling why as far as it shows."""
     if isinstance(loader, Iterator):
@@ -81,6 +90,7 @@ def empty_error(loader: object, name: str) -> DataError:
             "run a single pass."
         )
     known = {
+        "len": length(loader),
         "len(dataset)": _rows(loader),
         "batch_size": getattr(loader, "batch_size", None),
         "drop_last": getattr(loader, "drop_last", None),

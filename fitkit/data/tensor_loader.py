@@ -141,8 +141,13 @@ def _same_length(arrays: Structure) -> tuple[int, Structure]:
     if len(lengths) == 1 and () not in lengths:
         return lengths.pop()[0], arrays
     found = ", ".join(f"{path}: {shape}" for path, shape in shapes.items())
+    hint = (
+        "Give rows as one array, np.asarray(rows): a list is a structure of several."
+        if () in lengths
+        else "Give arrays with the same number of rows, in the order of the batch: x, y, "
+        "sample_weight."
+    )
     raise ConfigError(
         "TensorLoader needs one or more arrays (num_samples, ...) of one length\n"
-        f"  shapes: {found or 'no arrays'}\n"
-        "Give arrays with the same number of rows, in the order of the batch: x, y, sample_weight."
+        f"  shapes: {found or 'no arrays'}\n{hint}"
     )

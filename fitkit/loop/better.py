@@ -1,11 +1,16 @@
-"""Which way a logged value is better, where its name tells."""
+"""Which way a logged value is better, where its name tells; and whether it can come at all."""
 
 import re
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fitkit.errors import ConfigError, brief
+from fitkit.loop.callback import listens_to
+from fitkit.loop.events import Event
 
-__all__ = ["Mode", "mode_of"]
+if TYPE_CHECKING:
+    from fitkit.loop.fit_loop import FitLoop
+
+__all__ = ["Mode", "check_can_come", "mode_of"]
 
 Mode = Literal["min", "max"]
 
@@ -45,3 +50,24 @@ def mode_of(owner: str, name: Any, mode: Any) -> Mode:
     raise ConfigError(
         f'{owner} {what}\nSay mode="min" if lower is better, mode="max" if higher is.'
     )
+
+
+def check_can_come(owner: str, name: str, loop: "FitLoop") -> None:
+    """Check before the first batch that a value can be logged.
+
+    Raises:
+        ConfigError: If it is one of validation and the loop does not validate.
+    """
+    if not name.startswith("val_"):
+        return
+    if not loop.val_loaders:
+        raise ConfigError(
+            f"{owner} waits for '{name}', but the loop has no val_loader\n"
+            "Pass one: FitLoop(model, train_loader, val_loader), or monitor "
+            f"'{name.removeprefix('val_')}'."
+        )
+    if not any(listens_to(callback, Event.VALIDATE) for callback in loop.callbacks):
+        raise ConfigError(
+            f"{owner} waits for '{name}', but no callback validates\n"
+            "Attach Validate(); supervised() and compiled() have it."
+        )

@@ -15,7 +15,7 @@ from fitkit.loop.collect import OutputCollector
 from fitkit.loop.events import Event, Phase
 from fitkit.loop.history import History
 from fitkit.loop.lifetime import separate_logs
-from fitkit.loop.listener import Listener, listener
+from fitkit.loop.listener import Listener, check_event, listener
 from fitkit.loop.prepare import prepare_fit
 from fitkit.loop.render import render
 from fitkit.loop.roster import Attachable, Roster
@@ -269,8 +269,10 @@ class FitLoop:
             A decorator that returns a handle: callable like the function, with `.remove()`.
 
         Raises:
-            ConfigError: If `every` is no interval.
+            TypeError: If `event` is no event, as where `@loop.on` lacks one.
+            ConfigError: If `every` is no interval, or `phases` are none.
         """
+        check_event(event)
 
         def decorate(function: Callable[[State], object]) -> Listener:
             made = listener(function, event, phases=phases, every=every, once=once, when=when)

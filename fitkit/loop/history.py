@@ -167,11 +167,12 @@ class History(Callback):
                 "Call loop.fit(epochs=1) first."
             )
         text = name if isinstance(name, str) else ""
-        near = difflib.get_close_matches(text, self.names, n=1, cutoff=0.0)[0]
+        near = difflib.get_close_matches(text, self.names, n=1)
+        hint = f"The nearest one is {brief(near[0])}" if near else "Ask for one of these"
         return UnknownLogError(
             f"the history has no {brief(name)}: no epoch has logged it\n"
             f"Logged are: {', '.join(map(brief, self.names[:_MAX_SHOWN]))}.\n"
-            f"The nearest one is {brief(near)}; `name in history` asks whether there is one."
+            f"{hint}; `name in history` asks whether there is one."
         )
 
     def _nothing_to_draw(self, names: Sequence[str] | None) -> UnknownLogError:

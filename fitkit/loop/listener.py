@@ -12,7 +12,7 @@ from fitkit.loop.state import State
 if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop
 
-__all__ = ["Listener", "listener"]
+__all__ = ["Listener", "check_event", "listener"]
 
 _IN_REGION = frozenset(event for events in REGION.values() for event in events)
 
@@ -55,8 +55,8 @@ class Listener(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return how often the event has fired, and whether that was all."""
-        if not self._num_firings:
-            return {}
+        if not self._num_firings or (self._every == 1 and not self._once):
+            return {}  # nothing depends on it, and a resumed run may do without the function
         return {"num_firings": self._num_firings, "is_done": self._is_done}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -106,6 +106,19 @@ class Listener(Callback):
         return due
 
 
+def check_event(event: object) -> None:
+    """Refuse what `loop.on` cannot listen to: `@loop.on` alone would decorate with the function.
+
+    Raises:
+        TypeError: If it is no event.
+    """
+    if not isinstance(event, Event):
+        raise TypeError(
+            f"loop.on({brief(event)}) is no event, expected a member of fitkit.Event\n"
+            "Name the moment: @loop.on(Event.BATCH_END)."
+        )
+
+
 def listener(
     function: Callable[[State], object],
     event: Event,
@@ -116,11 +129,6 @@ def listener(
     when: Callable[[State], bool] | None = None,
 ) -> Listener:
     """Make a callback of `function`: a subclass of `Listener` with the one hook of `event`."""
-    if not isinstance(event, Event):
-        raise TypeError(
-            f"loop.on({brief(event)}) is no event, expected a member of fitkit.Event\n"
-            "Name the moment: @loop.on(Event.BATCH_END)."
-        )
 
     def hook(self: Listener, state: State) -> None:
         self.fire(state)

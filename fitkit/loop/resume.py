@@ -54,7 +54,9 @@ def prepare_resume(
         )
     saved = _latest(loop) if resume == "auto" else find(Path(resume))
     if saved is None:
+        _warn_if_never_saved(loop)
         return None
+    _matching(loop.model, saved.model, saved.path)  # first: another model differs in all the rest
     check_same(loop, saved, allow_changed)
     going_on = Resume(loop, saved, frozenset(allow_changed))
     going_on.restore()
@@ -78,6 +80,16 @@ def _latest(loop: "FitLoop") -> Saved | None:
         )
     found = [saved for store in stores if (saved := store.latest()) is not None]
     return max(found, key=lambda saved: saved.meta["counters"]["num_updates"], default=None)
+
+
+def _warn_if_never_saved(loop: "FitLoop") -> None:
+    """Tell who asks to go on where nothing is ever saved: a forgotten Checkpoint."""
+    if not any(isinstance(getattr(each, "store", None), Store) for each in loop.callbacks):
+        warnings.warn(
+            'resume="auto" found no checkpoint, and no callback writes one: the run begins anew\n'
+            "Attach Checkpoint(), so that the next one can go on.",
+            stacklevel=5,  # who calls fit
+        )
 
 
 class Resume:
@@ -191,6 +203,15 @@ def copy_weights(model: Any, saved: Mapping[str, Tensor], path: Path) -> None:
     Raises:
         CheckpointMismatchError: If one is missing, too many, or of another shape or dtype.
     """
+    with torch.no_grad():
+        for _, old, new in _matching(model, saved, path):
+            old.copy_(new)
+
+
+def _matching(
+    model: Any, saved: Mapping[str, Tensor], path: Path
+) -> list[tuple[str, Tensor, Tensor]]:
+    """Return name, tensor and saved tensor, for each that a model has."""
     now = state_tensors(model)
     names = dict(zip(now, saved, strict=False))
     by_name = now.keys() == saved.keys()
@@ -205,9 +226,7 @@ def copy_weights(model: Any, saved: Mapping[str, Tensor], path: Path) -> None:
     ]
     if odd or len(pairs) != len(now) or len(pairs) != len(saved):
         raise _mismatch(now, saved, odd, path, by_order=not by_name and len(pairs) == len(now))
-    with torch.no_grad():
-        for _, old, new in pairs:
-            old.copy_(new)
+    return pairs
 
 
 def _mismatch(

@@ -2,7 +2,7 @@
 
 import sys
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from inspect import isfunction
 from typing import TYPE_CHECKING
 
@@ -151,6 +151,7 @@ class Roster:
                 _check_members(item)
                 yield item
             elif isinstance(item, Callback):
+                _check_phases(item)
                 yield item
             else:
                 raise _not_attachable(item)
@@ -197,6 +198,18 @@ def _check_members(turn: Turn) -> None:
     for item in turn.callbacks:
         if not isinstance(item, Callback):
             raise _not_attachable(item)
+        _check_phases(item)
+
+
+def _check_phases(callback: Callback) -> None:
+    given: object = callback.phases
+    known = isinstance(given, Collection) and not isinstance(given, str) and set(Phase) >= {*given}
+    if not known:
+        name = type(callback).__name__
+        raise ConfigError(
+            f"{name}.phases is {brief(given)}, expected a set of members of fitkit.Phase\n"
+            "Name the passes it takes part in: phases = frozenset({Phase.TRAIN})."
+        )
 
 
 def _not_attachable(item: object) -> TypeError:
@@ -218,4 +231,6 @@ def _not_attachable(item: object) -> TypeError:
         where = f"{item.__module__}.{item.__name__}"
         return TypeError(f"got the function {where}, expected a fitkit.Callback\n{hint}")
     hint = "Subclass fitkit.Callback, the base class of everything that can be attached."
+    if name == "LRFinder":
+        hint = "It is no part of a run: found = LRFinder().find(loop), before fit."
     return TypeError(f"got {module}.{name}, expected a fitkit.Callback\n{hint}")

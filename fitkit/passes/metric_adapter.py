@@ -246,7 +246,7 @@ def _check_listed(metrics: Any) -> None:
     if single or not isinstance(metrics, Iterable):
         raise TypeError(
             f"metrics={brief(metrics)} is no list of metrics, nor a dict by name\n"
-            "Put it into a list: metrics=[keras.metrics.CategoricalAccuracy()]."
+            "Put it into a list: metrics=[keras.metrics.SparseCategoricalAccuracy()]."
         )
 
 
@@ -265,9 +265,10 @@ def _adapt(metric: Any, name: str | None) -> MetricAdapter:
     if not isinstance(metric, type) and all(hasattr(metric, method) for method in methods):
         return _TorchMetrics(name or _snake_case(type(metric).__name__), metric)
     kind = f"the class {metric.__name__}" if isinstance(metric, type) else repr(metric)
+    not_names = "; names are for model.compile" if isinstance(metric, str) else ""
     raise TypeError(
         f"Metrics got {kind}, expected a keras.metrics.Metric or a torchmetrics.Metric\n"
-        "Pass instances, for example metrics=[keras.metrics.CategoricalAccuracy()]."
+        f"Pass instances, as metrics=[keras.metrics.SparseCategoricalAccuracy()]{not_names}."
     )
 
 

@@ -47,7 +47,10 @@ class Validate(Callback):
 
     phases = TRAIN_ONLY
     only_watches = True
-    instead_of_two = "Say how often in the stack: supervised(..., validate=500)."
+    instead_of_two = (
+        "A stack brings its own: attach one stack, and say how often in it: "
+        "supervised(..., validate=500)."
+    )
 
     def __init__(self, every: int | str = "1 epoch") -> None:
         self._every = every

@@ -5,9 +5,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from fitkit.errors import ConfigError, brief
-from fitkit.loop.better import Mode, mode_of
-from fitkit.loop.callback import listens_to
-from fitkit.loop.events import Event, Phase
+from fitkit.loop.better import Mode, check_can_come, mode_of
+from fitkit.loop.events import Phase
 from fitkit.loop.state import State
 
 if TYPE_CHECKING:
@@ -50,19 +49,7 @@ class Monitor:
             ConfigError: If it is one of validation and the loop does not validate.
         """
         self._is_seen = self._is_validated = False
-        if not self.name.startswith("val_"):
-            return
-        if not loop.val_loaders:
-            raise ConfigError(
-                f"{self._owner} waits for '{self.name}', but the loop has no val_loader\n"
-                f"Pass one: FitLoop(model, train_loader, val_loader), or monitor "
-                f"'{self.name.removeprefix('val_')}'."
-            )
-        if not any(listens_to(callback, Event.VALIDATE) for callback in loop.callbacks):
-            raise ConfigError(
-                f"{self._owner} waits for '{self.name}', but no callback validates\n"
-                "Attach Validate(); supervised() and compiled() have it."
-            )
+        check_can_come(self._owner, self.name, loop)
 
     def at_pass_end(self, state: State) -> float | None:
         """Return the value if the validation pass that ends has logged it."""
@@ -99,7 +86,7 @@ class Monitor:
 
     def _missing(self, state: State) -> ConfigError:
         known = sorted(state.logs)
-        close = difflib.get_close_matches(self.name, known, n=1, cutoff=0.0)
+        close = difflib.get_close_matches(self.name, known, n=1)
         nearest = f"; the nearest is '{close[0]}'" if close else ""
         return ConfigError(
             f"{self._owner} waits for '{self.name}', which no callback has logged\n"

@@ -13,6 +13,7 @@ from fitkit import (
     Accumulate,
     Checkpoint,
     CheckpointWriteError,
+    ConfigError,
     Event,
     FitLoop,
     TensorLoader,
@@ -43,6 +44,13 @@ def make_loop(folder, *extra, model=None, val=True, **options):
 
 def steps(folder):
     return [int(name[5:13]) for name in Store(folder / "checkpoints").names()]
+
+
+def test_a_value_that_cannot_come_is_told_before_anything_is_trained(tmp_path):
+    loop = make_loop(tmp_path, val=False, monitor="val_loss")
+    with pytest.raises(ConfigError, match="waits for 'val_loss', but the loop has no val_loader"):
+        loop.fit(epochs=1)
+    assert loop.state.num_updates == 0
 
 
 @pytest.mark.parametrize(

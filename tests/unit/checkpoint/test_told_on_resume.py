@@ -17,6 +17,7 @@ from fitkit import (
     supervised,
 )
 from fitkit.loop import same
+from fitkit.optimizer_state import load_optimizer, optimizer_state
 
 X, Y = torch.randn(40, 4), torch.randn(40, 1)
 
@@ -136,3 +137,41 @@ def test_batches_that_are_kept_are_those_of_a_process(tmp_path):
     loop_of(tmp_path, torch_model(), Limits(overfit_batches=2)).fit(epochs=1, resume="auto")
     with pytest.warns(UserWarning, match="first batches of this process"):
         loop_of(tmp_path, torch_model(), Limits(overfit_batches=2)).fit(epochs=2, resume="auto")
+
+
+def test_another_model_is_told_before_all_that_follows_from_it(tmp_path):
+    def loop_of_width(width):
+        model = torch.nn.Sequential(torch.nn.Linear(4, width), torch.nn.Linear(width, 1))
+        optimizer = torch.optim.Adam(model.parameters())
+        stack = supervised(loss=torch.nn.MSELoss(), optimizer=optimizer)
+        return FitLoop(model, [(X, Y)], callbacks=[*stack, Checkpoint()], run_dir=tmp_path)
+
+    loop_of_width(3).fit(epochs=1)
+    with pytest.raises(CheckpointMismatchError, match="is of another model"):
+        loop_of_width(5).fit(epochs=2, resume="auto")
+
+
+def test_an_optimizer_of_other_weights():
+    saved, other = (torch.nn.Linear(width, 1) for width in (3, 5))
+    optimizers = [torch.optim.Adam(model.parameters()) for model in (saved, other)]
+    saved(torch.ones(1, 3)).sum().backward()
+    optimizers[0].step()
+    with pytest.raises(
+        CheckpointMismatchError, match=r"of other weights(.|\n)*exp_avg of weight 0 is \(1, 3\)"
+    ):
+        load_optimizer(optimizers[1], optimizer_state(optimizers[0]))
+
+
+@pytest.mark.filterwarnings("error")
+def test_going_on_where_nothing_is_saved_is_told(tmp_path):
+    def fit(*callbacks):
+        model = torch_model()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        stack = supervised(loss=torch.nn.MSELoss(), optimizer=optimizer)
+        loop = FitLoop(model, [(X, Y)], callbacks=[*stack, *callbacks], run_dir=tmp_path)
+        return loop.fit(epochs=1, resume="auto")
+
+    with pytest.raises(UserWarning, match=r"no callback writes one(.|\n)*Attach Checkpoint"):
+        fit()
+    fit(Checkpoint())  # it will be saved from now on
+    fit()  # there is one

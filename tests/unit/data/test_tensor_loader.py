@@ -133,6 +133,7 @@ def test_a_given_device_stays():
         ((), {}, ["no arrays"]),
         ((X, Y[:9]), {}, ["arrays[0]: [10, 2]", "arrays[1]: [9]"]),
         ((X, {"weight": torch.tensor(1.0)}), {}, ["arrays[1]['weight']: []"]),
+        (([[1.0, 2.0], [3.0, 4.0]],), {}, ["arrays[0][1][0]: []", "np.asarray(rows)"]),
         ((X,), {"batch_size": 0}, ["batch_size=0", "at least 1"]),
         ((X,), {"batch_size": 2.0}, ["batch_size=2.0", "float"]),
         ((X,), {"batch_size": True}, ["batch_size=True", "bool"]),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fitkit import Callback, Checkpoint, Event, Phase
+from fitkit import Callback, Checkpoint, ConfigError, Event, Phase
 from tests.unit.loop.helpers import loader, make_loop
 
 
@@ -79,6 +79,27 @@ def test_phases():
 
     assert heard(loop, Event.BATCH_END, epochs=1) == [1, 2, 3, 4]  # training only by default
     assert phases == ["train"] * 4 + ["val"] * 2
+
+
+@pytest.mark.parametrize("phases", ["train", ["training"]])
+def test_phases_that_are_none(phases):
+    with pytest.raises(ConfigError, match="phases is frozenset"):
+        make_loop().on(Event.BATCH_END, phases=phases)(print)
+
+
+def test_a_decorator_without_an_event_is_refused():
+    with pytest.raises(TypeError, match="is no event"):
+
+        @make_loop().on
+        def never_called(state): ...
+
+
+def test_a_function_that_always_runs_is_no_part_of_a_saved_run():
+    loop = make_loop()
+    always, once = (loop.on(Event.BATCH_END, once=flag)(lambda state: None) for flag in (0, 1))
+    loop.fit(epochs=1)
+    assert always.state_dict() == {}
+    assert once.state_dict() == {"num_firings": 1, "is_done": True}
 
 
 def test_handle_is_callable_and_removable():

@@ -2,7 +2,17 @@
 
 import pytest
 
-from fitkit import Callback, ConfigError, Event, Stack, ZeroGrad
+from fitkit import (
+    Callback,
+    ConfigError,
+    Event,
+    LRFinder,
+    Phase,
+    Stack,
+    Turn,
+    ZeroGrad,
+    supervised,
+)
 from tests.unit.loop.helpers import loader, make_loop, recorder
 
 BATCH = ["BATCH_BEGIN", "BATCH_END"]
@@ -183,3 +193,27 @@ def test_a_newcomer_that_fails_is_named_itself():
     with pytest.raises(OSError, match="no file") as caught:
         loop.fit(epochs=1)
     assert "raised in Fails.on_open at OPEN" in caught.value.__notes__
+
+
+@pytest.mark.parametrize("phases", ["train", Phase.TRAIN, {"training"}, None])
+@pytest.mark.parametrize("in_a_turn", [False, True])
+def test_phases_that_are_none_would_never_come(phases, in_a_turn):
+    class Deaf(Callback):
+        pass
+
+    Deaf.phases = phases
+    with pytest.raises(ConfigError, match=r"Deaf.phases is .*\n.*frozenset\({Phase.TRAIN}\)"):
+        make_loop(Turn("turn", [Deaf()]) if in_a_turn else Deaf())
+    Deaf.phases = {"train"}  # a name equals its phase
+    make_loop(Deaf())
+
+
+def test_a_search_is_no_callback():
+    with pytest.raises(TypeError, match=r"LRFinder\(\).find\(loop\)"):
+        make_loop(LRFinder())
+
+
+def test_the_parts_of_two_stacks():
+    stack = supervised(loss="mse", optimizer="adam")
+    with pytest.raises(ConfigError, match="attach one stack"):
+        make_loop(*stack, *supervised(loss="mse", optimizer="adam"))

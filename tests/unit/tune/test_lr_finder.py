@@ -196,6 +196,14 @@ def test_the_suggestion_is_where_the_loss_falls_fastest():
     LRCurve([], [], []).plot()
 
 
+def test_the_explosion_at_the_end_does_not_flatten_the_chart():
+    from fitkit import LRCurve
+
+    losses = [2.0, 2.0, 1.5, 1.0, 3.0, 500.0]
+    axes = LRCurve(list(np.geomspace(1e-4, 1.0, 6)), losses, losses).plot()
+    assert axes.get_ylim() == pytest.approx((0.9, 2.5))
+
+
 def test_windows_of_accumulation_are_single_points():
     found = LRFinder(start=1e-3, end=0.1, num_updates=4).find(loop_of("torch", Accumulate(2)))
     assert len(found.losses) == 4
