@@ -18,6 +18,8 @@ from fitkit.loop.state import State
 from fitkit.tune.held_optimizer import Setting, held_optimizer, setting_of
 from fitkit.tune.monitor import Monitor
 from fitkit.tune.plateau import Plateau
+from fitkit.tune.rates_of_steps import RatesOfSteps
+from fitkit.tune.schedules import is_pure
 from fitkit.tune.second_controller import check_alone
 from fitkit.tune.torch_schedule import is_torch_schedule, rates_ahead
 
@@ -96,6 +98,7 @@ class LRSchedule(Callback):
         self._setting: Setting | None = None
         self._turn: str | None = None
         self._ratios: list[float] = []
+        self._rates: RatesOfSteps | None = None  # where the step decides
         self._at = -1  # the step whose value is set; -1 is none yet
 
     def __str__(self) -> str:
@@ -126,18 +129,18 @@ class LRSchedule(Callback):
         else:
             self._at = -1  # also after somebody has loaded the optimizer's state
             self._ratios = self._ratios or _ratios(self._setting.read())
+            self._rates = RatesOfSteps(self._ratios, ahead=is_pure(self._schedule))
 
     def on_batch_begin(self, state: State) -> None:
         """Set the value of this step, if it is a new one."""
         step = self._step(state)
         if step == self._at or self._setting is None or self._monitor is not None:
             return
-        if self._is_torch:
+        if self._rates is not None:
+            self._setting.write(self._rates.of(step, self._value))
+        else:
             for _ in range(step - self._at):
                 self._schedule.step()
-        else:
-            value = self._value(step)
-            self._setting.write([value * ratio for ratio in self._ratios])
         self._at = step
 
     def on_pass_end(self, state: State) -> None:
@@ -190,6 +193,8 @@ class LRSchedule(Callback):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore them."""
         self._at, self._ratios = state["at"], list(state["ratios"])
+        if self._rates is not None:
+            self._rates = RatesOfSteps(self._ratios, ahead=is_pure(self._schedule))
         if state["inner"]:
             self._schedule.load_state_dict(copy.deepcopy(state["inner"]))
 

@@ -8,7 +8,7 @@ from typing import Any, final
 from fitkit.errors import ConfigError, brief
 from fitkit.loop.interval import positive_int
 
-__all__ = ["Cosine", "OneCycle", "Warmup", "WarmupStableDecay"]
+__all__ = ["Cosine", "OneCycle", "Warmup", "WarmupStableDecay", "is_pure"]
 
 
 @final
@@ -150,6 +150,13 @@ class OneCycle:
         if step <= top:
             return _cosine(first, self.peak, step / top)
         return _cosine(self.peak, last, min((step - top) / (end - top), 1.0))
+
+
+def is_pure(schedule: object) -> bool:
+    """Return whether values depend on the step alone, so that they may be asked for ahead."""
+    if type(schedule) is Warmup:
+        return schedule.then is None or is_pure(schedule.then)
+    return type(schedule) in (Cosine, OneCycle, WarmupStableDecay)
 
 
 def _rising(peak: float, step: int, steps: int) -> float:
