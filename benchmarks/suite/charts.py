@@ -109,7 +109,7 @@ def baselines(result: Result) -> str:
     found = {
         row["baseline"] for rows in by_case(result).values() for row in rows if "baseline" in row
     }
-    return ", ".join(label for name, label in labels(result).items() if name in found)
+    return " or ".join(f'"{label}"' for name, label in labels(result).items() if name in found)
 
 
 def wrapped(title: str) -> str:
@@ -133,7 +133,7 @@ def case_chart(rows: list[Row]) -> bytes | None:
             axis.errorbar(us["median"], place, xerr=spread, color="#222222", linewidth=0.9)
             text = f" {us['median']:,.0f}"
             at = min(us["p95"], 1.22 * furthest)
-            axis.text(at + 0.005 * furthest, place, text, va="center", fontsize=8)
+            axis.text(at + 0.01 * furthest, place, text, va="center", fontsize=8, bbox=PLATE)
         axis.set_yticks(range(len(timed)), [row["label"] for row in timed])
         axis.invert_yaxis()
         axis.set_xlim(0, 1.3 * furthest)

@@ -1,6 +1,7 @@
 """The report as one HTML file that needs nothing beside it."""
 
 import base64
+import re
 from collections.abc import Iterator
 from html import escape
 
@@ -18,10 +19,16 @@ table { border-collapse: collapse; font-size: 13px; margin: 1rem 0; }
 th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #e7ebef; }
 th { background: #f5f7f9; font-weight: 600; vertical-align: bottom; }
 td { white-space: nowrap; } th:first-child, td:first-child, td.note, th.note { text-align: left; }
-td.note { white-space: normal; color: #9a3412; max-width: 22rem; }
+td.note, div.note { white-space: normal; color: #9a3412; } div.note { font-size: 12px; }
+.verdicts { table-layout: fixed; width: 100%; } .verdicts th:first-child { width: 14rem; }
+.verdicts td, .verdicts th { white-space: normal; text-align: center; padding: .3rem .2rem; }
+.verdicts td:first-child, .verdicts th:first-child { text-align: left; }
+small { white-space: nowrap; color: #5b6770; font-size: 11px; }
+td.held { background: #e3f4ea; } td.missed { background: #fbe3d8; font-weight: 600; }
 tr:hover td { background: #fafbfc; }
 .doubt { background: #fff7ed; border-left: 4px solid #d0663a; padding: .4rem 1rem; }
 """
+VERDICT = re.compile(rf"(.*) \((.*)\) ({bars.HELD}|{bars.TIE}|{bars.NOT_HELD})")
 READ = """
 <p><b>us per step</b> is the median of the rounds, with the 5th and 95th percentile: of the time of
 the process where one thread computes on a CPU, which leaves out what other programs take, and else
@@ -63,7 +70,7 @@ def section(name: str, result: Result) -> Iterator[str]:
     yield items("lead", words.headlines(result))
     yield picture(charts.overview_chart(result), "All cases")
     if lines := bars.table(result):
-        yield "<h3>Held, tie or not held</h3>" + html(lines)
+        yield "<h3>Held, tie or not held</h3>" + html(lines, "verdicts")
     yield items("doubt", words.doubts(result), "To be known")
     for rows in tables.by_case(result).values():
         yield f"<h3>{escape(rows[0]['title'])}</h3>"
@@ -104,18 +111,28 @@ def picture(data: bytes | None, alt: str) -> str:
     return f'<p><img alt="{escape(alt)}" src="data:image/png;base64,{encoded}"></p>'
 
 
-def html(cells_of: Table) -> str:
+def html(cells_of: Table, kind: str = "") -> str:
+    """A table; a note stands below the name in the first cell, or instead of all figures."""
     header, *rows = cells_of
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     has_note = header[-1] == "note"
-    head = head.replace("<th>note</th>", '<th class="note">note</th>')
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in (header[:-1] if has_note else header))
     lines = []
     for row in rows:
-        cells = [f"<td>{escape(cell)}</td>" for cell in row]
-        if has_note:
-            span = len(row) - 1 if not any(row[1:-1]) else 1
-            note = f'<td class="note" colspan="{span}">{escape(row[-1])}</td>'
-            cells = [*(cells[:1] if span > 1 else cells[:-1]), note]
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
-    return f'<div class="scroll">{table}</div>'
+        name, *cells, note = [*row, *([] if has_note else [""])]
+        figures = "".join(map(figure, cells))
+        below = f'<div class="note">{escape(note)}</div>' if note else ""
+        if note and not any(cells):
+            figures, below = f'<td class="note" colspan="{len(cells)}">{escape(note)}</td>', ""
+        lines.append(f"<tr><td>{escape(name)}{below}</td>{figures}</tr>")
+    table = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
+    return f'<div class="scroll"><table class="{kind}">{table}</table></div>'
+
+
+def figure(cell: str) -> str:
+    """A cell; one with a verdict has it below, in its color."""
+    found = VERDICT.fullmatch(cell)
+    if found is None:
+        return f"<td>{escape(cell)}</td>"
+    ratio, bounds, verdict = found.groups()
+    kind = {bars.NOT_HELD: "missed", bars.HELD: "held"}.get(verdict, "tie")
+    return f'<td class="{kind}">{ratio}<br><small>{bounds}</small><br>{verdict}</td>'

@@ -7,6 +7,7 @@ Row = dict[str, Any]
 Result = dict[str, Any]
 Table = list[list[str]]
 
+FAMILIES = ("hand", "keras", "peer", "fitkit", "record", "floor")
 POINTS = {
     "mlp-32": {"batch": 32, "layers": 2, "callbacks": 0, "metrics": 0},
     "mlp-1024": {"batch": 1024},
@@ -143,8 +144,10 @@ def overview(result: Result) -> Table:
 
 
 def labels(result: Result) -> dict[str, str]:
-    """Contestants of the cases, by name, in their order."""
-    return {row["contestant"]: row["label"] for rows in by_case(result).values() for row in rows}
+    """Contestants of the cases, by name: by family, in their order."""
+    rows = [row for rows in by_case(result).values() for row in rows]
+    rows.sort(key=lambda row: FAMILIES.index(row["family"]))
+    return {row["contestant"]: row["label"] for row in rows}
 
 
 def row_of(name: str, rows: list[Row]) -> Row | None:
