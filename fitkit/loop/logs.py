@@ -1,5 +1,6 @@
 """Logged scalars: added up on the device, read once per pass."""
 
+import math
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -100,6 +101,13 @@ class LogBuffer:
             if weight:
                 values[name] = total / weight if self._reduce[name] == "mean" else total
         return values
+
+    def mean(self, name: str) -> float | None:
+        """Return what `read` has for one name, if that is a finite mean; None otherwise."""
+        if self._reduce.get(name) != "mean":
+            return None
+        mean = (self._totals[name] / self._weights[name]).item()  # sync: once per call
+        return mean if math.isfinite(mean) else None
 
     @property
     def names(self) -> frozenset[str]:

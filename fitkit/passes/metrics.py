@@ -105,6 +105,10 @@ class Metrics(Callback):
             values.update(scalars(metric.name, metric.result()))
         return values
 
+    def running_mean(self, state: State, name: str) -> float | None:
+        """Return one of them, if it is a logged mean; None otherwise. Syncs: once."""
+        return state.log_buffer.mean(name)
+
     def _leave(self, outer: list[Any]) -> None:
         """Bring back the values of the outer pass, if there is one."""
         self._num_open -= 1

@@ -1,6 +1,7 @@
 """Callbacks of Keras in a `FitLoop`."""
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any, cast, final
 
@@ -10,10 +11,11 @@ from torch import Tensor
 
 from fitkit.data import length
 from fitkit.errors import ConfigError, brief
-from fitkit.interop import is_keras, keras
+from fitkit.interop import is_keras
 from fitkit.loop.callback import Callback
 from fitkit.loop.events import Phase
 from fitkit.loop.state import State
+from fitkit.tune.keras_hooks import listens, watches
 from fitkit.tune.lazy_logs import LazyLogs
 
 if TYPE_CHECKING:
@@ -43,7 +45,8 @@ class KerasCallbacks(Callback):
     Writes: model.stop_training, model.optimizer, and what the callbacks write; state.epoch, where
         BackupAndRestore goes on.
     Logs:   what they add to the logs of an epoch, such as learning_rate by LearningRateScheduler.
-    Syncs:  once per batch if one of them reads the logs of a batch, otherwise never itself.
+    Syncs:  once per batch if one of them reads the logs of a batch, and each time it reads the loss
+        alone; otherwise never itself.
     Raises: TypeError if one is no Keras callback, or the model is no Keras model.
 
     Example:
@@ -65,7 +68,9 @@ class KerasCallbacks(Callback):
 
     def __init__(self, callbacks: Iterable[Any]) -> None:
         self.callbacks = _checked(callbacks)
-        self._batch_hooks: dict[str, list[Any]] = {}
+        self._at_begin: dict[Phase, list[Any]] = {}  # hooks of those that have one
+        self._at_end: dict[Phase, list[Any]] = {}
+        self._metrics: Any = None  # who knows the values so far
         self._epoch_is_open = False
         self._lends_optimizer = False
 
@@ -107,25 +112,29 @@ class KerasCallbacks(Callback):
 
     def on_pass_begin(self, state: State) -> None:
         """Call on_test_begin or on_predict_begin; find out who listens to batches."""
-        for moment in ("begin", "end"):
+        self.only_watches = all(map(watches, self.callbacks))
+        for moment, hooks in (("begin", self._at_begin), ("end", self._at_end)):
             name = f"on_{_KIND[state.phase]}_batch_{moment}"
-            self._batch_hooks[name] = [
-                getattr(callback, name) for callback in self.callbacks if _listens(callback, name)
-            ]
+            found = [getattr(each, name) for each in self.callbacks if listens(each, name)]
+            hooks[state.phase] = found
+        known = (each for each in self._loop.callbacks if hasattr(each, "running"))
+        self._metrics = next(known, None)
         if state.phase is not Phase.TRAIN:
             self._call(f"on_{_KIND[state.phase]}_begin", {})
 
     def on_batch_begin(self, state: State) -> None:
         """Call the batch hooks of those that have one."""
-        for hook in self._batch_hooks[f"on_{_KIND[state.phase]}_batch_begin"]:
+        for hook in self._at_begin[state.phase]:
             hook(state.batch_index, {})
 
     def on_batch_end(self, state: State) -> None:
         """Call the batch hooks of those that have one, with logs that are read when looked at."""
-        hooks = self._batch_hooks[f"on_{_KIND[state.phase]}_batch_end"]
+        hooks = self._at_end[state.phase]
         if not hooks:
             return
-        logs = LazyLogs(lambda: self._running(state))
+        mean = getattr(self._metrics, "running_mean", None)  # the loss alone is read fast
+        one = None if mean is None else partial(mean, state)
+        logs = LazyLogs(lambda: self._running(state), one)
         for hook in hooks:
             hook(state.batch_index, logs)
         logs.settle()
@@ -187,10 +196,8 @@ class KerasCallbacks(Callback):
         """Return the logs of the pass so far, as floats where they are scalars."""
         if state.phase is Phase.PREDICT:
             return {"outputs": state.outputs}
-        for callback in self._loop.callbacks:
-            running = getattr(callback, "running", None)
-            if running is not None:
-                return _floats(running(state))
+        if self._metrics is not None:
+            return _floats(self._metrics.running(state))
         return _floats(getattr(state, "step_logs", state.step_values))
 
     def _lend_optimizer(self, model: Any) -> None:
@@ -220,16 +227,6 @@ def _checked(callbacks: Any) -> list[Any]:
                 "Pass instances, for example keras.callbacks.EarlyStopping(patience=3)."
             )
     return given
-
-
-def _listens(callback: Any, name: str) -> bool:
-    """Return whether a callback does anything in a batch hook: by its class or by assignment."""
-    base = keras().callbacks.Callback
-    names = [name] if "train" not in name else [name, name.replace("train_", "")]
-    return any(
-        getattr(getattr(callback, each), "__func__", None) is not getattr(base, each)
-        for each in names
-    )
 
 
 def _attributes(callback: Any) -> dict[str, Any]:

@@ -7,17 +7,18 @@ from typing import Any, cast
 __all__ = ["LazyLogs"]
 
 _READING = (
-    *("__contains__", "__eq__", "__getitem__", "__ior__", "__iter__", "__len__", "__ne__"),
+    *("__contains__", "__eq__", "__ior__", "__iter__", "__len__", "__ne__"),
     *("__or__", "__repr__", "__reversed__", "__ror__", "__setitem__", "__delitem__"),
-    *("copy", "get", "items", "keys", "pop", "popitem", "setdefault", "update", "values"),
+    *("copy", "items", "keys", "pop", "popitem", "setdefault", "update", "values"),
 )
 
 
 class _Logs(dict[str, Any]):
     """Logs that have been read: a dict like any other."""
 
-    __slots__ = ("source",)
+    __slots__ = ("one", "source")
     source: Callable[[], dict[str, Any]] | None
+    one: Callable[[str], Any] | None
 
     def settle(self) -> None:
         """Nothing is left to be read."""
@@ -31,36 +32,54 @@ class LazyLogs(_Logs):
     Args:
         read: Returns the content. It reads the state of now, so it must be called before the next
             batch: see `settle`.
+        one: Returns the value of a name, if that can be had without reading all, otherwise None.
+            Where it is given, there are logs.
     """
 
     __slots__ = ()
 
-    def __init__(self, read: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self, read: Callable[[], dict[str, Any]], one: Callable[[str], Any] | None = None
+    ) -> None:
         super().__init__()
-        self.source = read
+        self.source, self.one = read, one
+
+    def __bool__(self) -> bool:
+        """Return whether there are logs."""
+        return self.one is not None or len(self) > 0
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the value of a name."""
+        value = None if self.one is None else self.one(name)
+        return cast(Any, _filled(self))[name] if value is None else value
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the value of a name, or the default."""
+        value = None if self.one is None else self.one(name)
+        return _filled(self).get(name, default) if value is None else value
 
     def settle(self) -> None:
         """Read now if somebody has kept these logs: later they would tell of another batch."""
         if self.num_references() > _baseline:
-            _fill(self)
-        self.source = None
+            _filled(self)
+        self.source = self.one = None
 
     def num_references(self) -> int:
         """Return how many references there are, those of the calls included."""
         return sys.getrefcount(self)
 
 
-def _fill(logs: Any) -> None:
-    read, logs.source = logs.source, None
+def _filled(logs: Any) -> dict[str, Any]:
+    read, logs.source, logs.one = logs.source, None, None
     logs.__class__ = _Logs  # from now on every method is that of a plain dict
     if read is not None:
         logs.update(read())
+    return logs
 
 
 def _reading(name: str) -> Callable[..., Any]:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        _fill(self)
-        return getattr(self, name)(*args, **kwargs)
+        return getattr(_filled(self), name)(*args, **kwargs)
 
     method.__name__ = name
     return method

@@ -63,6 +63,25 @@ def test_any_look_reads_once(look, source):
     assert json.dumps(logs)
 
 
+def test_one_value_is_had_without_reading_all(source):
+    logs = LazyLogs(source, {"loss": 0.5}.get)
+    assert logs
+    assert (logs or {}).get("loss") == logs["loss"] == 0.5
+    assert source.calls == 0
+    assert logs.get("mae") == 2.0  # the others are read together
+    assert source.calls == 1
+    assert dict(logs) == {"loss": 1.5, "mae": 2.0}
+    assert logs.get("none", 3) == 3
+
+
+def test_what_was_settled_unread_is_empty(source):
+    logs = LazyLogs(source, {"loss": 0.5}.get)
+    logs.settle()
+    assert logs.get("loss") is None
+    assert not logs
+    assert source.calls == 0
+
+
 def test_what_nobody_kept_is_never_read(source):
     logs = LazyLogs(source)
     logs.settle()
