@@ -7,7 +7,6 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-import numpy as np
 import torch
 from matplotlib import pyplot
 from sklearn.datasets import load_digits
@@ -57,9 +56,7 @@ def finder() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     loop.attach(supervised(loss=torch.nn.MSELoss(), optimizer=optimizer))
     found = LRFinder(start=1e-4, end=10.0, num_updates=200).find(loop)
-    axes = found.plot()
-    axes.set_ylim(0, 2 * float(np.max(found.smoothed[:50])))
-    axes.figure.savefig(FOLDER / "lr_finder.png", dpi=80)
+    found.plot().figure.savefig(FOLDER / "lr_finder.png", dpi=80)
 
 
 def watching() -> None:

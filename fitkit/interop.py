@@ -70,10 +70,15 @@ def keras() -> Any:
     """Return the Keras module, importing it if need be.
 
     Raises:
-        ConfigError: If Keras runs on another backend than torch.
+        ConfigError: If Keras runs on another backend than torch, or on one that is not installed.
     """
-    import keras  # pyright: ignore[reportMissingTypeStubs]  # there are none
-
+    try:
+        import keras  # pyright: ignore[reportMissingTypeStubs]  # there are none
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"Keras cannot be imported: there is no module '{error.name}', perhaps of its backend\n"
+            'Set os.environ["KERAS_BACKEND"] = "torch" before the first import of keras.'
+        ) from error
     require_torch_backend()
     return cast(Any, keras)
 

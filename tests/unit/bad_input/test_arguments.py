@@ -1,12 +1,14 @@
 """Mistakes in numbers, models and devices given to the loop."""
 
+import sys
+
 import keras
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from fitkit import ConfigError, DeviceError, FitLoop, TensorLoader, Turn, Validate
+from fitkit import ConfigError, DeviceError, FitLoop, TensorLoader, Turn, Validate, supervised
 from fitkit.loop import setup
 from tests.unit.bad_input.mistakes import X, loop_of, refused, stack
 
@@ -94,6 +96,12 @@ def test_keras_runs_on_another_backend(monkeypatch):
     with refused(ConfigError, "'jax'", "KERAS_BACKEND", "before the first import of keras"):
         FitLoop(model)
     FitLoop(nn.Linear(1, 1))  # has nothing to do with it
+
+
+def test_the_backend_of_keras_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras", None)  # importing it raises, as without tensorflow
+    with refused(ConfigError, "no module 'keras'", "KERAS_BACKEND"):
+        supervised(loss="mse", optimizer=torch.optim.SGD(nn.Linear(1, 1).parameters()))
 
 
 class Subclassed(keras.Model):
