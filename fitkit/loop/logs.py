@@ -106,8 +106,9 @@ class LogBuffer:
         """Return what `read` has for one name, if that is a finite mean; None otherwise."""
         if self._reduce.get(name) != "mean":
             return None
-        mean = (self._totals[name] / self._weights[name]).item()  # sync: once per call
-        return mean if math.isfinite(mean) else None
+        total = self._totals[name].item()  # sync: once per call
+        weight = self._weights[name].item()  # sync: none is left to wait for
+        return total / weight if weight and math.isfinite(total) else None
 
     @property
     def names(self) -> frozenset[str]:
