@@ -10,6 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from benchmarks.suite.tables import Result, Row, by_case, callbacks, curves, is_timed, labels
 
@@ -93,6 +94,7 @@ def panel(axis: Axes, rows: list[Row], names: list[str]) -> None:
             min(ratio, CLIP) + 0.03, place, f"{ratio:.3g}", va="center", fontsize=8, bbox=PLATE
         )
     axis.axvline(1, color="#333333", linewidth=0.8, linestyle=":")
+    axis.margins(y=0.01)
     axis.set_xlim(0, CLIP + 0.35)
     axis.set_xticks([0, 1, 2])
     axis.tick_params(axis="y", length=0)
@@ -135,6 +137,7 @@ def case_chart(rows: list[Row]) -> bytes | None:
             at = min(us["p95"], 1.22 * furthest)
             axis.text(at + 0.01 * furthest, place, text, va="center", fontsize=8, bbox=PLATE)
         axis.set_yticks(range(len(timed)), [row["label"] for row in timed])
+        axis.margins(y=0.01)
         axis.invert_yaxis()
         axis.set_xlim(0, 1.3 * furthest)
         axis.set_xlabel("us per step (line: 5th to 95th percentile)")
@@ -173,6 +176,9 @@ def curve(axis: Axes, name: str, drawn: dict[str, Any], families: dict[str, str]
         axis.set_xticks(x, [f"{value:,}" for value in x])
         axis.minorticks_off()
     axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axis.yaxis.set_minor_locator(NullLocator())
     axis.set_title({"batch": "batch size"}.get(name, f"number of {name}"))
     axis.set_ylabel("us per step")
     axis.grid(axis="y", color="#eeeeee")
@@ -195,7 +201,9 @@ def callbacks_chart(result: Result) -> bytes | None:
         axis.set_yticks(range(len(rows)), [row["label"] for row in rows])
         axis.invert_yaxis()
         axis.set_xlabel("us of CPU time added to a step")
-        axis.legend(handles=[Patch(color=c, label=m) for m, c in colors.items()], frameon=False)
+        axis.margins(x=0.08, y=0.01)
+        handles = [Patch(color=c, label=m) for m, c in colors.items()]
+        figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
         return png(figure)
 
 

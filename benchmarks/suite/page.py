@@ -35,9 +35,9 @@ the process where one thread computes on a CPU, which leaves out what other prog
 of wall time, which stands beside it. <b>of the hand loop</b> compares with the loop of the guide
 within each round: below 1 is faster. <b>above bare kernels</b> is what a step takes on top of
 its products, convolutions and update called one after the other. <b>first step</b> is the time
-until the first step is done at full speed: set-up, building, tracing, compiling, without imports
-(compilers found the cache of earlier runs, if there was one). <b>host</b> is memory on top of a
-process in which all libraries are loaded. <b>MFU</b> is the countable arithmetic per second as a
+until the first step is done at full speed: set-up, building, tracing, compiling with an empty
+cache, without imports. <b>host</b> is memory on top of a process in which all libraries are loaded.
+<b>MFU</b> is the countable arithmetic per second as a
 share of what the device can do. <b>loss</b> is how far the loss is from that of the hand loop with
 the same loss function and optimizer after the same batches: all contestants must compute the same.
 <b>own Benchmark</b> is how much longer the clock of all contestants says the training passes take

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import machine
+from benchmarks.suite.cases import AXES, CASES
 
 Row = dict[str, Any]
 Result = dict[str, Any]
@@ -44,7 +45,7 @@ class Store:
     def put(self, case: str, rows: list[Row]) -> None:
         """Keep the rows of a case instead of those that are there; write the file."""
         others = [row for row in self.result["rows"] if row["case"] != case]
-        self.result["rows"] = others + rows
+        self.result["rows"] = sorted(others + rows, key=lambda row: place(row["case"]))
         self.result["left_out"] = [name for name in self.result["left_out"] if name != case]
         self.write()
 
@@ -73,3 +74,10 @@ class Store:
         return old.get("settings") == self.settings and all(
             was.get(key) == about[key] for key in keys
         )
+
+
+def place(case: str) -> tuple[int, int]:
+    """Where the rows of a case stand, whenever it was measured: cases, curves, the rest."""
+    axis, _, value = case.partition("=")
+    order = [*CASES, *AXES]
+    return order.index(axis) if axis in order else len(order), int(value or 0)

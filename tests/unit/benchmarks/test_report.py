@@ -82,6 +82,14 @@ def test_the_page_stands_alone():
     assert "ImportError: no &lt;skorch&gt;" in text
 
 
+def test_verdicts_have_their_color_and_notes_stand_below_names():
+    text = page.html([["what", "MLP"], ["a against b", "0.85 (0.8 to 0.9) NOT HELD"]], "verdicts")
+    assert '<td class="missed">0.85<br><small>0.8 to 0.9</small><br>NOT HELD</td>' in text
+    text = page.html([["who", "us", "note"], ["A", "5 (4 to 6)", "odd"], ["B", "", "gone"]])
+    assert '<tr><td>A<div class="note">odd</div></td><td>5 (4 to 6)</td></tr>' in text
+    assert '<tr><td>B</td><td class="note" colspan="1">gone</td></tr>' in text
+
+
 def test_a_report_is_a_page_a_markdown_file_and_pictures(tmp_path, capsys):
     path = tmp_path / "suite.json"
     path.write_text(json.dumps(example()))

@@ -121,6 +121,14 @@ def test_what_was_left_out_stays_named_until_it_is_done(command):
     assert result["left_out"] == ["mlp-32"]
 
 
+def test_rows_stand_in_the_order_of_the_cases_whenever_they_were_measured(begin):
+    names = ["layers=4", "batch=128", "cnn", "batch=8", "mlp-32"]
+    begin(names[:3], len)
+    rows = begin(names, len)["rows"]
+    found = list(dict.fromkeys(row["case"] for row in rows))
+    assert found == ["mlp-32", "cnn", "batch=8", "batch=128", "layers=4"]
+
+
 def test_who_cannot_take_part_is_a_row_with_the_reason(begin):
     rows = begin(["mlp-32"], len)["rows"]
     assert [row["contestant"] for row in rows] == ["hand-torch", "composer"]  # no CUDA, no row
