@@ -37,8 +37,8 @@ within each round: below 1 is faster. <b>above bare kernels</b> is what a step t
 its products, convolutions and update called one after the other. <b>first step</b> is the time
 until the first step is done at full speed: set-up, building, tracing, compiling with an empty
 cache, without imports. <b>host</b> is memory on top of a process in which all libraries are loaded.
-<b>MFU</b> is the countable arithmetic per second as a
-share of what the device can do. <b>loss</b> is how far the loss is from that of the hand loop with
+<b>MFU</b> is the countable arithmetic per second as a share of what the device can do.
+<b>loss</b> is how far the loss is from that of the hand loop with
 the same loss function and optimizer after the same batches: all contestants must compute the same.
 <b>own Benchmark</b> is how much longer the clock of all contestants says the training passes take
 than fitkit's callback does.</p>
