@@ -17,6 +17,7 @@ _METHODS = (
     *("item", "tolist", "numpy", "cpu", "nonzero", "is_nonzero"),
     *("__float__", "__int__", "__bool__", "__index__", "__array__", "__complex__"),
 )
+_BETWEEN = (__file__, "torch/_dynamo/eval_frame.py", "torch/_compile.py")
 _WAITING = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
 
@@ -38,8 +39,7 @@ class Reads:
     def note(self, how: str) -> None:
         """Count a read of whoever called the caller."""
         if self.armed:
-            asking = traceback.extract_stack(limit=3)[0].name
-            self.by[f"{self.who}: {asking} {how}".removeprefix(": ")] += 1
+            self.by[f"{self.who}: {_asking()} {how}".removeprefix(": ")] += 1
 
     @contextmanager
     def armed_for(self, who: str) -> Generator[None]:
@@ -49,6 +49,12 @@ class Reads:
             yield
         finally:
             self.armed = False
+
+
+def _asking() -> str:
+    """The name of the function that reads; some releases of torch put a wrapper before it."""
+    stack = traceback.walk_stack(None)
+    return next(f.f_code.co_name for f, _ in stack if not f.f_code.co_filename.endswith(_BETWEEN))
 
 
 @contextmanager
