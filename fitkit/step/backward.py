@@ -5,8 +5,10 @@ from typing import final
 import torch
 from torch import nn
 
+from fitkit.errors import ConfigError
 from fitkit.loop.callback import TRAIN_ONLY, Callback
 from fitkit.loop.state import State
+from fitkit.step.loss_checks import check_loss
 
 __all__ = ["Backward"]
 
@@ -23,7 +25,7 @@ class Backward(Callback):
     Writes: the `.grad` of the weights: the gradient of grad_scale * loss, added to what is there.
     Logs:   nothing.
     Syncs:  never.
-    Raises: nothing of its own.
+    Raises: ConfigError if there is no loss; DataError if it has no gradient, or another shape.
 
     Example:
         ```python
@@ -41,4 +43,19 @@ class Backward(Callback):
     def on_backward(self, state: State) -> None:
         """Run the backward pass."""
         wanted = self._parameters and [p for p in self._parameters if p.requires_grad]
-        torch.autograd.backward(state.loss, state.grad_scale, inputs=wanted)
+        try:
+            torch.autograd.backward(state.loss, state.grad_scale, inputs=wanted)
+        except (AttributeError, RuntimeError, TypeError):
+            _check_loss(state)
+            raise
+
+
+def _check_loss(state: State) -> None:
+    """Raise an error if that of the backward pass comes from what LOSS was filled with."""
+    loss = getattr(state, "loss", None)
+    if loss is None:
+        raise ConfigError(
+            f"LOSS was filled, and state.loss is not set, at {state.place()}\n"
+            "Set it in on_loss: state.loss = ...; what a hook returns is not used."
+        )
+    check_loss(loss, state)

@@ -25,6 +25,10 @@ class LRCurve:
     losses: list[float]
     smoothed: list[float]
 
+    def __repr__(self) -> str:
+        """Return how many rates there are, and the suggestion."""
+        return f"LRCurve({len(self.rates)} rates, suggestion={self.suggestion})"
+
     @property
     def suggestion(self) -> float | None:
         """The rate at which the smoothed loss falls fastest over log(rate).

@@ -7,18 +7,21 @@ import torchmetrics
 from torch import nn
 
 from fitkit import (
+    Backward,
     Callback,
     ConfigError,
     DataError,
     DeviceError,
     Event,
     FitLoop,
+    Forward,
     KerasApply,
     KerasLoss,
     Metrics,
     TensorLoader,
     TorchLoss,
     TorchStep,
+    ZeroGrad,
     supervised,
 )
 from fitkit.passes import model_watch
@@ -123,6 +126,44 @@ def test_a_loss_nothing_can_be_learned_from(function, tokens):
     loop = loop_of(loader=batches(X, Y), loss=TorchLoss(function))
     tokens = ["batch 0", "epoch 0", "0 updates", *tokens]
     with refused(DataError, *tokens, model=loop.model, loader=loop.train_loader):
+        loop.fit(epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("write", "tokens"),
+    [
+        (lambda state: state.outputs.sum(), ["not set", "what a hook returns is not used"]),
+        (lambda state: setattr(state, "loss", 0.5), ["float", "expected a tensor"]),
+        (lambda state: setattr(state, "loss", state.outputs), ["[8, 1]", "mean()"]),
+        (lambda state: setattr(state, "loss", state.outputs.detach().sum()), ["no gradient"]),
+    ],
+)
+def test_a_hook_that_fills_loss_with_something_else(write, tokens):
+    class Fills(Callback):
+        def on_loss(self, state):
+            return write(state)
+
+    model = nn.Linear(4, 1)
+    step = TorchStep(torch.optim.SGD(model.parameters(), lr=0.1))
+    loop = FitLoop(model, batches(X, Y))
+    loop.attach(ZeroGrad(), Forward(), Fills(), Backward(), step)
+    kind = ConfigError if "not set" in tokens else DataError
+    with refused(kind, "batch 0", *tokens, model=model, loader=loop.train_loader):
+        loop.fit(epochs=1)
+
+
+def test_an_error_within_the_backward_pass_stays_what_it_is():
+    class Breaks(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            raise RuntimeError("mine")
+
+    loop = loop_of(loss=TorchLoss(lambda outputs, targets: Breaks.apply(outputs).mean()))
+    with pytest.raises(RuntimeError, match="mine"):
         loop.fit(epochs=1)
 
 

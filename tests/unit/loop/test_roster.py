@@ -1,10 +1,15 @@
 """Attaching and detaching, before and in the middle of a run."""
 
+import re
+
+import keras
 import pytest
+import torch
 
 from fitkit import (
     Callback,
     ConfigError,
+    Cosine,
     Event,
     LRFinder,
     Phase,
@@ -14,6 +19,11 @@ from fitkit import (
     supervised,
 )
 from tests.unit.loop.helpers import loader, make_loop, recorder
+
+
+def sgd():
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+
 
 BATCH = ["BATCH_BEGIN", "BATCH_END"]
 
@@ -211,6 +221,22 @@ def test_phases_that_are_none_would_never_come(phases, in_a_turn):
 def test_a_search_is_no_callback():
     with pytest.raises(TypeError, match=r"LRFinder\(\).find\(loop\)"):
         make_loop(LRFinder())
+
+
+@pytest.mark.parametrize(
+    ("make", "hint"),
+    [
+        (lambda: Cosine(0.1, steps=9), "LRSchedule(Cosine(...))"),
+        (lambda: torch.optim.lr_scheduler.StepLR(sgd(), 1), "LRSchedule(StepLR(...))"),
+        (lambda: keras.optimizers.schedules.CosineDecay(0.1, 9), "supervised(loss="),
+        (lambda: sgd(), "supervised(loss="),
+        (lambda: torch.nn.MSELoss(), "supervised(loss="),
+        (lambda: keras.metrics.Mean(), "supervised(loss="),
+    ],
+)
+def test_the_part_of_a_callback_is_no_callback(make, hint):
+    with pytest.raises(TypeError, match=re.escape(hint)):
+        make_loop(make())
 
 
 def test_the_parts_of_two_stacks():

@@ -194,6 +194,7 @@ def test_the_suggestion_is_where_the_loss_falls_fastest():
     assert axes.get_xscale() == "log"
     assert list(axes.lines[1].get_xdata()) == rates
     LRCurve([], [], []).plot()
+    assert repr(LRCurve([], [], [])) == "LRCurve(0 rates, suggestion=None)"
 
 
 def test_the_explosion_at_the_end_does_not_flatten_the_chart():
