@@ -38,6 +38,7 @@ def compare(
     warmup_rounds: int = 1,
     threads: int = 1,
     device: str = "cpu",
+    before: Callable[[str], object] = str,
 ) -> Result:
     """Time every contestant once per round; the first is the baseline of the ratios.
 
@@ -48,6 +49,7 @@ def compare(
         warmup_rounds: rounds thrown away first.
         threads: torch threads; CPU time is that of the whole process, all threads together.
         device: where the contestants compute; "cuda" is synchronized around each run.
+        before: called with the name of a contestant before each of its runs, untimed.
 
     Returns:
         Per contestant the times in us per step (median, p5, p95, and all of them) and the ratios
@@ -60,6 +62,7 @@ def compare(
     for index in range(warmup_rounds + rounds):
         # The order turns around every round, so that neither side always runs on the warmer cache.
         for name in names if index % 2 == 0 else reversed(names):
+            before(name)
             cpu_us, wall_us = time_steps(contestants[name], steps, device)
             if index >= warmup_rounds:
                 cpu[name].append(cpu_us)

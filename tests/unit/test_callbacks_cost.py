@@ -26,7 +26,11 @@ def test_every_callback_of_tune_and_watch_is_timed_or_left_out_for_a_reason():
 def test_what_a_callback_adds_is_the_median_of_the_differences(monkeypatch):
     name = "ClipGradNorm"
     compared = callbacks_cost.compare
-    times = {"bare": [100.0, 110.0, 90.0], name: [120.0, 140.0, 95.0], "kernels": [4.0, 6.0, 5.0]}
+    times = {
+        "bare": [100.0, 110.0, 90.0],
+        name: [120.0, 140.0, 95.0],
+        "kernels": [104.0, 116.0, 95.0],
+    }
 
     def compare(contestants, **options):
         result = compared(contestants, **options)
@@ -41,3 +45,20 @@ def test_what_a_callback_adds_is_the_median_of_the_differences(monkeypatch):
     assert cost["allowed_us_per_step"] == 5 + 1.3 * 5
     row = {"eager": cost, "recorded": cost}
     assert callbacks_cost.line(name, row).endswith("above 11.5 us")
+
+
+def test_callbacks_share_a_loop_unless_they_change_the_program():
+    plain, clipping = fitkit.Limits(max_steps=10**6), fitkit.ClipGradNorm(1.0)
+    other = fitkit.Throughput()
+    runs = callbacks_cost.on_one_loop(
+        {"bare": [], "a": [plain], "b": [clipping], "c": [other]}, "interpret", steps=4
+    )
+    assert runs["bare"]._loop is runs["a"]._loop is runs["c"]._loop
+    assert runs["b"]._loop is not runs["a"]._loop
+    runs["a"].enter()
+    assert plain in runs["a"]._loop.callbacks
+    assert other not in runs["a"]._loop.callbacks
+    runs["bare"].enter()
+    assert plain not in runs["a"]._loop.callbacks
+    programs = runs["bare"]._loop.record_report().splitlines()[1:]
+    assert len(programs) == 1  # with and without
