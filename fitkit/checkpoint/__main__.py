@@ -43,6 +43,7 @@ def _lines(saved: Saved) -> list[str]:
             f"{name} {number}" for name, number in saved.meta["versions"].items()
         ),
         "counters": ", ".join(f"{name}={value}" for name, value in counters.items()),
+        "monitored": str(saved.meta.get("monitored")),
         "logs": ", ".join(f"{name}={value:g}" for name, value in saved.meta["logs"].items()),
         "data": "; ".join(f"{name}: {value}" for name, value in saved.meta["data"].items()),
         "callbacks": ", ".join(key for key, state in saved.state["callbacks"].items() if state),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
 
 from fitkit.checkpoint.lock import FolderLock
-from fitkit.checkpoint.policy import to_delete
+from fitkit.checkpoint.policy import ranked, to_delete
 from fitkit.checkpoint.writer import BackgroundWriter, Copier
 from fitkit.errors import CheckpointWriteError, ConfigError, brief
 from fitkit.loop.better import Mode, check_can_come, mode_of
@@ -51,6 +51,9 @@ class Checkpoint(Callback):
     Raises: ConfigError for an argument out of range, a folder that cannot be used or is in use, a
         monitor nobody logs, or a folder with checkpoints of a run that is not resumed;
         CheckpointWriteError if the disk does not take a checkpoint.
+
+    Attributes:
+        best: The folder of the checkpoint with the best monitored value, None if there is none.
 
     Example:
         ```python
@@ -114,6 +117,12 @@ class Checkpoint(Callback):
         """Keep the loop: all of it is saved."""
         self._loop = loop
         self.store = Store(self._dir or loop.run_dir / "checkpoints")
+
+    @property
+    def best(self) -> Path | None:
+        """The folder of the best checkpoint there is; None without a monitor or a save."""
+        names = ranked(self.store.metas(), self._mode)
+        return self.store.folder / names[0] if names else None
 
     def on_fit_begin(self, state: State) -> None:
         """Take the folder; start the interval."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from fitkit.loop.better import Mode
 
-__all__ = ["to_delete"]
+__all__ = ["ranked", "to_delete"]
 
 
 def to_delete(
@@ -21,16 +21,22 @@ def to_delete(
     Args:
         metas: What is told of each, oldest first.
         keep_last: So many of the newest stay; None keeps all.
-        keep_best: So many with the best monitored value stay as well. NaN is never best; of equal
-            ones the older is.
+        keep_best: So many with the best monitored value stay as well.
         mode: Which way the value is better.
         protected: One that stays in any case.
     """
     if keep_last is None:
         return []
     names = list(metas)
-    values: dict[str, Any] = {name: metas[name].get("monitored") for name in names}
-    known = [n for n in names if values[n] is not None and not math.isnan(values[n])]
-    best = sorted(known, key=lambda name: values[name], reverse=mode == "max")  # stable
-    keep = {*names[-keep_last:], *best[:keep_best], protected}
+    keep = {*names[-keep_last:], *ranked(metas, mode)[:keep_best], protected}
     return [name for name in names if name not in keep]
+
+
+def ranked(metas: Mapping[str, Mapping[str, Any]], mode: Mode) -> list[str]:
+    """Return the names of those with a monitored value, the best first.
+
+    NaN is never best, and so is left out; of equal ones the older comes first.
+    """
+    values: dict[str, Any] = {name: meta.get("monitored") for name, meta in metas.items()}
+    known = [n for n, value in values.items() if value is not None and not math.isnan(value)]
+    return sorted(known, key=lambda name: values[name], reverse=mode == "max")  # stable

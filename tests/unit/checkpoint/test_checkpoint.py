@@ -105,6 +105,16 @@ def test_it_keeps_the_last_and_the_best(tmp_path):
     with pytest.warns(UserWarning, match="val_figure is NaN in epoch 2"):
         loop.fit(epochs=6)
     assert steps(tmp_path) == [20, 40, 50, 60]
+    checkpoint = loop.callbacks[-2]  # the last one is the function
+    assert checkpoint.best.name == "step-00000020-epoch-0002"
+    load_weights_into(torch.nn.Linear(4, 1), checkpoint.best)
+
+
+def test_the_best_of_nothing(tmp_path):
+    loop = make_loop(tmp_path)
+    assert loop.callbacks[-1].best is None
+    loop.fit(epochs=1)
+    assert loop.callbacks[-1].best is None  # nothing is compared
 
 
 def test_in_a_thread_it_saves_the_same(tmp_path):
