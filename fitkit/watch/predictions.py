@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, cast, final
 
 import torch
 from torch import Tensor
 
+from fitkit.data import default_unpack
 from fitkit.data.structure import leaves, map_leaves
 from fitkit.errors import ConfigError, brief
 from fitkit.loop.callback import Callback
@@ -42,6 +44,7 @@ class _Open:
 
     outputs: list[Any] = field(default_factory=list[Any])
     targets: list[Any] = field(default_factory=list[Any])
+    arrays: list[Any] = field(default_factory=list[Any])  # where targets are not gathered yet
     ids: list[Tensor] = field(default_factory=list[Tensor])
     rows: Tensor | None = None  # of the current batch
     num_kept: int = 0
@@ -112,15 +115,20 @@ class Predictions(Callback):
     def on_batch_end(self, state: State) -> None:
         """Copy the batch to the host, as far as there is room."""
         now, size = self._open[-1], state.batch_size
-        room = min(self._max_samples - now.num_kept, size)
-        rows = torch.arange(now.num_seen, now.num_seen + size) if now.rows is None else now.rows
+        begin, room = now.num_seen, min(self._max_samples - now.num_kept, size)
         now.num_seen += size
         if room <= 0:
             return
         now.num_kept += room
-        now.ids.append(_to_host(rows[:room]))
-        for parts, structure in ((now.outputs, state.outputs), (now.targets, state.targets)):
-            parts.append(map_leaves(lambda leaf: _to_host(leaf[:room]), structure))
+        rows = torch.arange(begin, begin + size) if now.rows is None else now.rows
+        now.ids.append(rows if room == size else rows[:room])
+        now.outputs.append(map_leaves(lambda leaf: _to_host(leaf[:room]), state.outputs))
+        if state.pending is None:
+            now.arrays.append(None)
+            now.targets.append(map_leaves(lambda leaf: _to_host(leaf[:room]), state.targets))
+        else:  # nobody has gathered the batch: its rows are gathered with those of the others
+            now.arrays.append(state.pending.arrays)
+            now.targets.append(None)
 
     def on_pass_end(self, state: State) -> None:
         """Put the batches together."""
@@ -128,8 +136,8 @@ class Predictions(Callback):
         if now.ids:
             self.passes[state.prefix.rstrip("_") or state.phase.value] = Collected(
                 _joined(now.outputs),
-                _joined(now.targets),
-                torch.cat(now.ids),
+                _targets(now),
+                torch.cat(now.ids).cpu(),  # sync: once per pass
                 now.num_seen - now.num_kept,
             )
 
@@ -137,6 +145,22 @@ class Predictions(Callback):
 def _to_host(tensor: Tensor) -> Tensor:
     # A copy also on the CPU: a recorded step writes its outputs to the same memory again.
     return tensor.detach().to("cpu", copy=True)  # sync: once per batch, they are wanted there
+
+
+def _targets(now: _Open) -> Any:
+    """Return the targets of a pass; those of consecutive lazy batches by one gather."""
+    parts: list[Any] = []
+    places = range(len(now.ids))
+    for _, group in groupby(places, lambda place: id(now.arrays[place])):
+        found = [*group]
+        arrays = now.arrays[found[0]]
+        if arrays is None:
+            parts += [now.targets[place] for place in found]
+            continue
+        rows = torch.cat([now.ids[place] for place in found])
+        targets = default_unpack(arrays)[1]
+        parts.append(map_leaves(lambda leaf, rows=rows: _to_host(leaf[rows]), targets))
+    return _joined(parts)
 
 
 def _joined(batches: list[Any]) -> Any:

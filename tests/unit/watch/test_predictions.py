@@ -55,6 +55,24 @@ def test_the_rows_of_a_shuffled_pass_are_known(mode):
     assert train.outputs.shape == (22, 1)
 
 
+@pytest.mark.parametrize("limit", [13, 100])
+def test_batches_that_somebody_has_looked_at_are_in_their_place(limit):
+    predictions = Predictions(["train"], max_samples=limit)
+    loop = loop_of(predictions)
+
+    @loop.on(Event.BATCH_BEGIN)
+    def look(state):
+        if state.batch_index == 1:
+            state.targets = state.targets + 1
+
+    loop.fit(epochs=1)
+    train = predictions.passes["train"]
+    expected = Y[train.ids]
+    expected[8:16] += 1
+    assert torch.equal(train.targets, expected)
+    assert len(train.ids) == min(limit, 22)
+
+
 def test_a_loader_of_datasets_tells_rows_as_well():
     predictions = Predictions()
     loader = DataLoader(TensorDataset(X, Y), 5, shuffle=True)
