@@ -35,7 +35,8 @@ class Callback:
         fills: Events this callback fills without a hook of their own; others may not listen to
             them then. For whole-step callbacks.
         after: Class names that must be listed before this callback if they are attached.
-        needs: What of the step must outlive the step region: {"outputs"}.
+        needs: What of the step must outlive the step region: "outputs", "gradients", or "packed", a
+            copy of `state.step_values`.
         instead_of_two: What to do instead of attaching a second one of this class; where it is not
             empty, a second one is refused.
         one_per_turn: Whether two are fine in two turns, all the same.

@@ -11,6 +11,7 @@ from torch import Tensor
 from fitkit.data import Gather, batch_size_of
 from fitkit.data.structure import map_leaves
 from fitkit.loop.events import Phase
+from fitkit.loop.packed import PACKED, keep_packed
 from fitkit.loop.state import BATCH_FIELDS, PASS_FIELDS, State
 
 __all__ = [
@@ -86,6 +87,8 @@ def end_region(state: State) -> None:
         state.loss = state.loss.detach()
     if any(part.requires_grad for part in state.losses.values()):
         state.losses = {name: part.detach() for name, part in state.losses.items()}
+    if PACKED in state.needs:
+        keep_packed(state)
     if state.phase is Phase.PREDICT or "outputs" in state.needs:
         state.outputs = _detached(state.outputs)
     else:

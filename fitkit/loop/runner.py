@@ -12,6 +12,7 @@ from fitkit.loop.bus import EventBus
 from fitkit.loop.callback import Turn
 from fitkit.loop.events import REGION, Event, Phase
 from fitkit.loop.lifetime import begin_batch, count_batch, count_turn, end_region, frame
+from fitkit.loop.packed import PACKED, pack
 from fitkit.loop.signals import ending_of
 from fitkit.loop.state import State
 
@@ -149,6 +150,8 @@ class Runner:
         if Event.UPDATE_METRICS in REGION[self.state.phase]:
             with torch.no_grad():
                 self.bus.emit(Event.UPDATE_METRICS)
+                if PACKED in self.state.needs:
+                    pack(self.state)
 
     def run_update(self) -> None:
         """Fire the events of the step region up to the update of the weights."""

@@ -15,6 +15,7 @@ from fitkit.data import Gather, default_unpack, unpacked
 from fitkit.errors import ConfigError, UnsetError
 from fitkit.loop.events import Event, Phase, hook_name
 from fitkit.loop.logs import LogBuffer, Owners, PhaseLogs, Reduce, check_owner, check_scalar
+from fitkit.loop.packed import Packed
 
 __all__ = ["BATCH_FIELDS", "PASS_FIELDS", "State", "Unpack"]
 
@@ -87,13 +88,15 @@ class State:
         losses (dict[str, Tensor]): Named parts of the loss, shape () each.
         grad_scale (Tensor | None): Shape (); what the loss is multiplied with for the gradients.
         step_values (dict[str, Tensor]): The latest logged device values, shape () each, detached.
+        packed (Packed | None): A copy of `step_values` as the step region left them, if a callback
+            declares `needs = {"packed"}`; None in turns and in parts of an update.
         step_logs (dict[str, Any]): What a whole-step callback returned.
     """
 
     __slots__ = (
         *PASS_FIELDS,
         *BATCH_FIELDS,
-        *("model", "device", "is_main", "run_dir", "epoch_batches", "logged"),
+        *("model", "device", "is_main", "run_dir", "epoch_batches", "logged", "packed"),
         *("epoch", "num_epochs", "num_updates", "num_batches", "num_samples", "turn_updates"),
         *("max_epochs", "max_steps", "max_time_s", "logs", "stop", "stop_reason", "stop_signal"),
         *("requests", "needs", "started_at", "eager_requested", "error", "pending", "unpack"),
@@ -132,10 +135,8 @@ class State:
         run_dir: Path = Path("runs"),
         unpack: Unpack | None = None,
     ) -> None:
-        self.model = model
-        self.device = device
-        self.is_main = is_main
-        self.run_dir = run_dir
+        self.model, self.device = model, device
+        self.is_main, self.run_dir = is_main, run_dir
         self.epoch = self.num_epochs = self.num_updates = self.num_batches = self.num_samples = 0
         self.turn_updates: dict[str, int] = {}
         self.epoch_batches = 0
@@ -143,17 +144,16 @@ class State:
         self.max_steps: int | None = None
         self.max_time_s: float | None = None
         self.logs: dict[str, float] = {}
-        self.stop = False
+        self.stop = self.eager_requested = False
         self.stop_reason: str | None = None
         self.stop_signal: int | None = None
         self.requests: set[Event] = set()
         self.needs: frozenset[str] = frozenset()
         self.started_at = time.perf_counter()
-        self.eager_requested = False
         self.error: BaseException | None = None
         self.pending: Gather | None = None
-        self.logged = PhaseLogs()
-        self.unpack = unpack
+        self.packed: Packed | None = None
+        self.logged, self.unpack = PhaseLogs(), unpack
 
     def __getattr__(self, name: str) -> Any:
         # Only reached when a slot is unset: a batch that nobody has looked at is gathered now.

@@ -22,6 +22,9 @@ class Axis:
         kind: Which of them.
         clock: Seconds since 1970.
 
+    Attributes:
+        of_update: Returns where a single update stands: over updates, where the axis counts epochs.
+
     Raises:
         ConfigError: If there is no such axis.
     """
@@ -32,6 +35,11 @@ class Axis:
             raise ConfigError(f"TensorBoard(x={brief(kind)}) is no axis\nUse one of: {axes}.")
         self.kind: Kind = kind
         self.clock = clock
+        counted: dict[Kind, Callable[[State], int]] = {
+            "samples": lambda state: state.num_samples,
+            "seconds": lambda state: int(self.seconds * 1000),
+        }
+        self.of_update = counted.get(kind, lambda state: state.num_updates)
         self._seconds = 0.0  # of earlier calls of `fit`
         self._began_s: float | None = None  # while one is running
         self._epoch = 0
@@ -68,16 +76,6 @@ class Axis:
     def of_epoch(self, state: State) -> int:
         """Return where the results of an epoch stand."""
         return self._epoch if self.kind == "epoch" else self.of_update(state)
-
-    def of_update(self, state: State) -> int:
-        """Return where a single update stands: over updates, where the axis counts epochs."""
-        match self.kind:
-            case "step" | "epoch":
-                return state.num_updates
-            case "samples":
-                return state.num_samples
-            case "seconds":
-                return int(self.seconds * 1000)
 
     @property
     def of_updates_run(self) -> str:

@@ -14,9 +14,10 @@ from fitkit.loop.events import Event
 if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop
 
-__all__ = ["Rate", "optimizers_of", "rates_of"]
+__all__ = ["Rate", "kept", "optimizers_of", "rates_of"]
 
 Rate = Callable[[], float | Tensor]
+"""Returns the rate of now; nobody writes to what it returns."""
 
 
 def optimizers_of(loop: "FitLoop") -> dict[str, Any]:
@@ -48,10 +49,25 @@ def rates_of(loop: "FitLoop") -> dict[str, Rate]:
     return rates
 
 
+def kept(read: Rate) -> Rate:
+    """Return what reads a rate; of a tensor a copy, made anew where it was written to."""
+    copied: tuple[Tensor, int, Tensor] | None = None  # the tensor, the count of its writes, a copy
+
+    def rate() -> float | Tensor:
+        nonlocal copied
+        now = read()
+        if type(now) is float or not isinstance(now, Tensor):
+            return now
+        if copied is None or copied[0] is not now or copied[1] != now._version:
+            copied = now, now._version, now.detach().clone()
+        return copied[2]
+
+    return rate
+
+
 def _rate(optimizer: Any) -> Rate | None:
     if isinstance(optimizer, Optimizer):
-        groups: list[dict[str, Any]] = optimizer.param_groups
-        return lambda: groups[0]["lr"]
+        return kept(lambda: optimizer.param_groups[0]["lr"])  # a resumed run has other groups
     while hasattr(optimizer, "inner_optimizer"):  # LossScaleOptimizer wraps another one
         optimizer = optimizer.inner_optimizer
     variable = getattr(optimizer, "_learning_rate", None)
@@ -59,5 +75,7 @@ def _rate(optimizer: Any) -> Rate | None:
         return None
     tensor = cast(Any, variable).value.detach()
     if tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64):
-        return tensor.numpy().item  # sync: never, it is on the host; no operation of torch
-    return lambda: tensor
+        # It is on the host: a view of its memory needs no operation, and less time than torch.
+        memory = memoryview(tensor.numpy())  # sync: never
+        return lambda: memory[()]
+    return kept(lambda: tensor)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 __all__ = ["PointFormat", "framed"]
 
 _BLOCK = 512
-_SIZES = np.array([1] + [1 << 7 * k for k in range(1, 10)], np.uint64)  # least number of k+1 bytes
+_MASK = np.uint32(0xA282EAD8)
 _POLYNOMIAL = np.uint32(0x82F63B78)  # CRC-32C (Castagnoli), reflected
 
 
@@ -48,8 +48,22 @@ def _checksums(padded: NDArray[np.uint8]) -> NDArray[np.uint32]:
             block[:, :4] ^= register.astype("<u4").view(np.uint8).reshape(-1, 4)
         distances = np.arange(int(block.shape[1]) - 1, -1, -1)
         register = np.bitwise_xor.reduce(tables.take(distances * 256 + block), axis=1)
-    crc = ~register
-    return ((crc >> 15) | (crc << 17)) + np.uint32(0xA282EAD8)
+    return _rotated(~register) + _MASK
+
+
+def _rotated(checksums: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    return (checksums >> np.uint32(15)) | (checksums << np.uint32(17))
+
+
+def _tables_at(distances: NDArray[np.int64]) -> NDArray[np.uint32]:
+    """Return what each byte adds to a checksum at these distances from the end, (bytes, 256)."""
+    tables: Any = _tables()
+    found = tables[distances % _BLOCK]
+    for start in range(_BLOCK, int(distances.max()) + 1, _BLOCK):
+        further = distances >= start  # another block of zeros comes behind these
+        parts = [tables[_BLOCK - 1 - k][found[further] >> 8 * k & 0xFF] for k in range(4)]
+        found[further] = np.bitwise_xor.reduce(parts)
+    return found
 
 
 def _aligned(records: Sequence[bytes]) -> NDArray[np.uint8]:
@@ -62,16 +76,6 @@ def _aligned(records: Sequence[bytes]) -> NDArray[np.uint8]:
     starts = width - np.array([len(record) for record in records])
     rows[np.arange(len(rows))[:, None], starts[:, None] + np.arange(4)] ^= 0xFF
     return rows
-
-
-def _inverted(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return records of one length, shape (records, length), as `_aligned` does."""
-    num, length = rows.shape
-    missing = -length % _BLOCK if length > _BLOCK else 0
-    padded = np.zeros((num, missing + length), np.uint8)
-    padded[:, missing:] = rows
-    padded[:, missing : missing + 4] ^= 0xFF
-    return padded
 
 
 def framed(records: Sequence[bytes]) -> bytes:
@@ -119,10 +123,8 @@ class PointFormat:
             heads.append(b"\x0a" + _varint(len(value) + 4) + value)
         body = b"".join([head + bytes(4) for head in heads])
         self._summary = b"\x2a" + _varint(len(body)) + body
-        self._events: dict[int, NDArray[np.uint8]] = {}
-        self._ends: list[int] = [0]  # of the numbers, from the end of the record
-        for head in reversed(heads[1:]):
-            self._ends.insert(0, self._ends[0] + len(head) + 4)
+        self._layouts: dict[int, _Layout] = {}
+        self._ends = [sum(len(head) + 4 for head in heads[k + 1 :]) for k in range(len(heads))]
 
     def framed(
         self, xs: Sequence[int], walls_s: Sequence[float], values: NDArray[np.float64]
@@ -137,38 +139,74 @@ class PointFormat:
         with np.errstate(over="ignore"):
             numbers = _bytes_of(values.astype("<f4"))
         walls = _bytes_of(np.array(walls_s, "<f8")[:, None])
-        positions = np.array(xs, np.int64).view(np.uint64)  # two's complement, as protobuf has it
-        sizes = np.searchsorted(_SIZES, positions, side="right").tolist()  # sync: none, numpy
+        if _size_of(min(xs)) == _size_of(max(xs)):  # most often
+            return self._layout(_size_of(xs[0])).framed(xs, walls, numbers)
         parts: list[bytes] = []
         start = 0
-        for size, group in groupby(sizes):
-            rows = slice(start, start + len(list(group)))
-            table = np.tile(self._event(size), (rows.stop - start, 1))
-            table[:, 13:21] = walls[rows]
-            for k in range(size):
-                more = 0x80 if k < size - 1 else 0
-                table[:, 22 + k] = positions[rows] >> np.uint64(7 * k) & np.uint64(0x7F) | more
-            for k, left in enumerate(self._ends):
-                at = table.shape[1] - 8 - left
-                table[:, at : at + 4] = numbers[rows, 4 * k : 4 * k + 4]
-            checksums = _checksums(_inverted(table[:, 12:-4]))
-            table[:, -4:] = _bytes_of(checksums[:, None].astype("<u4"))
-            parts.append(table.tobytes())
+        for size, group in groupby(xs, _size_of):
+            rows = slice(start, start + len([*group]))
+            parts.append(self._layout(size).framed(xs[rows], walls[rows], numbers[rows]))
             start = rows.stop
         return b"".join(parts)
 
-    def _event(self, size: int) -> NDArray[np.uint8]:
-        """Return the bytes of an event whose position takes `size` of them; shape (length,)."""
-        if size not in self._events:
+    def _layout(self, size: int) -> "_Layout":
+        """Return the layout of events whose position takes `size` bytes."""
+        if size not in self._layouts:
             step = b"\x10" + bytes(size) if size else b""  # protobuf leaves out zeros
             record = b"\x09" + bytes(8) + step + self._summary
-            event = _head_of(len(record)) + record + bytes(4)
-            self._events[size] = np.frombuffer(event, np.uint8)
-        return self._events[size]
+            numbers = [len(record) - end - 4 + k for end in self._ends for k in range(4)]
+            self._layouts[size] = _Layout(record, size, numbers)
+        return self._layouts[size]
+
+
+class _Layout:
+    """Events that differ in a few bytes only.
+
+    Args:
+        record: An event with zeros there.
+        size: How many bytes the position takes.
+        numbers: Where the bytes of the numbers are.
+    """
+
+    def __init__(self, record: bytes, size: int, numbers: Sequence[int]) -> None:
+        varying = np.array([*range(1, 9), *range(10, 10 + size), *numbers])
+        self._event = np.frombuffer(_head_of(len(record)) + record + bytes(4), np.uint8)
+        self._columns = varying + 12
+        # What each byte adds to the masked checksum, by its place and what it is.
+        self._added: Any = _rotated(_tables_at(len(record) - 1 - varying)).ravel()
+        self._offsets = np.arange(len(varying)) * 256
+        self._checksum = _checksums(_aligned([record])) - _MASK  # of zeros
+        self._shifts = 7 * np.arange(size, dtype=np.uint64)
+        self._goes_on = np.array([0x80] * (size - 1) + [0] * min(size, 1), np.uint64)
+
+    def framed(
+        self, xs: Sequence[int], walls: NDArray[np.uint8], numbers: NDArray[np.uint8]
+    ) -> bytes:
+        """Return events whose positions take the same number of bytes.
+
+        Args:
+            xs: Their positions.
+            walls: The bytes of their times, shape (events, 8).
+            numbers: The bytes of their numbers, shape (events, 4 * tags).
+        """
+        positions = np.array(xs, np.int64).view(np.uint64)[:, None]  # two's complement, as protobuf
+        steps = positions >> self._shifts & np.uint64(0x7F) | self._goes_on
+        varying: Any = np.concatenate([walls, steps.astype(np.uint8), numbers], axis=1)
+        table = np.empty((len(xs), len(self._event)), np.uint8)
+        table[:] = self._event
+        table[:, self._columns] = varying
+        added = np.bitwise_xor.reduce(self._added.take(varying + self._offsets), axis=1)
+        table[:, -4:] = _bytes_of(((self._checksum ^ added) + _MASK)[:, None].astype("<u4"))
+        return table.tobytes()
 
 
 def _bytes_of(table: NDArray[Any]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(table).view(np.uint8)
+
+
+def _size_of(position: int) -> int:
+    """Return how many bytes a position takes; protobuf leaves out a zero."""
+    return 10 if position < 0 else (position.bit_length() + 6) // 7
 
 
 def _varint(value: int) -> bytes:

@@ -1,20 +1,33 @@
 """Scalars of many steps, kept on the device and read at once."""
 
-from collections.abc import Mapping, Sequence
-from itertools import groupby
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, groupby
+from operator import itemgetter
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Place", "Points", "StepBuffer"]
+from fitkit.loop.packed import Packed
+from fitkit.loop.state import State
+from fitkit.watch.rates import Rate
+
+__all__ = ["Points", "StepBuffer"]
 
 _Values = Mapping[str, Tensor | float]
 
-Place = tuple[int, float, _Values]
-"""Position on the horizontal axis, seconds since 1970, learning rates at that time."""
+_Numbers = Sequence[Tensor | float]
+_Names = tuple[str, ...]
+
+_Held = tuple[_Values, Packed | None, int, bool, int, float, _Numbers]
+"""A batch: what was logged, tensors of shape () of any real dtype and numbers of the host; the copy
+that the step has made; its samples; whether it completes an update; position, time, rates."""
+
+_Row = tuple[int, float, _Names, _Names, Tensor | None, _Numbers]
+"""An update: position, time, names of what is on the device and of what is not, a copy of what is
+on the device, the others and the learning rates."""
 
 
 class Points(NamedTuple):
@@ -33,61 +46,68 @@ class Points(NamedTuple):
     values: NDArray[np.float64]
 
 
-class _Row(NamedTuple):
-    """The scalars of an update.
-
-    Attributes:
-        x: Position on the horizontal axis.
-        wall_s: Seconds since 1970.
-        names: Of the scalars, in order.
-        is_tensor: For each, whether it is one.
-        tensor: A copy of those, in order; None if there are none.
-        numbers: The others, in order.
-    """
-
-    x: int
-    wall_s: float
-    names: tuple[str, ...]
-    is_tensor: tuple[bool, ...]
-    tensor: Tensor | None
-    numbers: Sequence[float]
-
-
 class StepBuffer:
     """Rows of scalars of the device and the host, until they are read and written together.
 
-    The scalars of an update are copied by one operation: anybody may go on to write to a tensor
-    that was logged. The batches of one update become their mean, weighted by samples.
+    Scalars are copied before the next batch: anybody may go on to write to a tensor that was
+    logged. The step has done it, but for what was logged after it, or not in a whole update. The
+    batches of one update become their mean, weighted by samples.
 
     Args:
         device: Where means are computed, and all is put together to be read.
+        place: Tells where an update stands on the horizontal axis.
+        clock: Seconds since 1970.
+        rates: What reads the learning rates, by name; nobody writes to what they return.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._rows: list[_Row] = []
-        self._held: tuple[_Values, int, Place | None] | None = None
-        self._parts: dict[str, tuple[Any, int]] = {}  # by name: sum and number of samples
+    # Side by side: the step before leaves little of the host's data in the processor's cache.
+    __slots__ = ("_clock", "_device", "_held", "_names", "_parts", "_place", "_rates", "_rows")
 
-    @property
-    def is_open(self) -> bool:
-        """Whether there are batches of an update that was not completed."""
-        return bool(self._parts)
+    def __init__(
+        self,
+        device: torch.device,
+        *,
+        place: Callable[[State], int],
+        clock: Callable[[], float],
+        rates: Mapping[str, Rate],
+    ) -> None:
+        self._device = device
+        self._place = place
+        self._clock = clock
+        self._names = (*rates,)
+        self._rates = (*rates.values(),)
+        self._rows: list[_Row] = []
+        self._held: _Held | None = None
+        self._parts: dict[str, tuple[Any, int]] = {}  # by name: sum and number of samples
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self._rows)
 
-    def hold(self, values: _Values, num_samples: int, place: Place | None) -> None:
-        """Keep what a batch logs. Syncs: never.
+    def hold(self, state: State) -> None:
+        """Keep what a training batch logs; it may go on to log. Syncs: never."""
+        # Loops here and below, no built-in functions: after a step the code of those must be
+        # fetched from memory, which takes longer than the interpreter that has just run.
+        rates: list[Tensor | float] = []
+        for rate in self._rates:
+            rates.append(rate())
+        self._held = (
+            state.step_values,
+            state.packed,
+            state.batch_size,
+            state.closes_update,
+            self._place(state),
+            self._clock(),
+            rates,
+        )
 
-        Args:
-            values: Tensors of shape () of any real dtype and numbers of the host; more may still
-                be put there.
-            num_samples: Of the batch.
-            place: Of the update it completes; None if it completes none.
-        """
-        self._held = values, num_samples, place
+    def complete(self, state: State) -> None:
+        """Settle; complete an update that the end of the loader has cut short. Syncs: never."""
+        self.settle()
+        if self._parts:
+            rates = [rate() for rate in self._rates]
+            self._held = {}, None, 0, True, self._place(state), self._clock(), rates
+            self.settle()
 
     def settle(self) -> int:
         """Take what is held for complete, before the next batch begins. Syncs: never.
@@ -95,26 +115,34 @@ class StepBuffer:
         Returns:
             The number of rows.
         """
-        if self._held is not None:
-            (values, num_samples, place), self._held = self._held, None
-            if place is None or self._parts:
-                values = self._with_parts(values, num_samples)
-                if place is not None:
-                    self._parts = {}
-            if place is not None and values:
-                self._rows.append(self._row(place, values))
-        return len(self._rows)
+        rows, held = self._rows, self._held
+        if held is None:
+            return len(rows)
+        values, packed, num_samples, completes, x, wall_s, rates = held
+        self._held = None
+        if packed is not None and completes and not self._parts:
+            given, copies = packed
+            if len(values) == len(given):
+                for name in given:
+                    if values.get(name) is not given[name]:
+                        break
+                else:  # nothing was logged later
+                    rows.append((x, wall_s, (*given,), (), copies, rates))
+                    return len(rows)
+        if self._parts or not completes:
+            values = self._with_parts(values, num_samples)
+        if completes:
+            self._parts = {}
+            if values:
+                rows.append(self._row(x, wall_s, values, rates))
+        return len(rows)
 
-    def _row(self, place: Place, values: _Values) -> _Row:
-        x, wall_s, rates = place
-        values = {**values, **rates}
-        is_tensor = tuple([isinstance(value, Tensor) for value in values.values()])
-        tensors = [value for value in values.values() if isinstance(value, Tensor)]
-        numbers = [value for value in values.values() if not isinstance(value, Tensor)]
-        if any(tensor.device != self._device for tensor in tensors):
-            tensors = [tensor.to(self._device) for tensor in tensors]
-        copied = torch.stack(tensors) if tensors else None
-        return _Row(x, wall_s, tuple(values), is_tensor, copied, numbers)
+    def _row(self, x: int, wall_s: float, values: _Values, rates: _Numbers) -> _Row:
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        numbers = {name: value for name, value in values.items() if name not in tensors}
+        copies = [tensor.to(self._device) for tensor in tensors.values()]
+        copied = torch.stack(copies) if copies else None
+        return x, wall_s, (*tensors,), (*numbers,), copied, (*numbers.values(), *rates)
 
     def take(self) -> list[Points]:
         """Return all rows and forget them.
@@ -123,18 +151,30 @@ class StepBuffer:
         """
         rows, self._rows = self._rows, []
         found: list[Points] = []
-        for (names, is_tensor), group in groupby(rows, lambda row: (row.names, row.is_tensor)):
-            same = list(group)
-            of_device = np.array(is_tensor)
-            values = np.empty((len(same), len(names)))
-            values[:, ~of_device] = [row.numbers for row in same]
-            tensors = [row.tensor for row in same if row.tensor is not None]
-            if tensors:
-                stacked: Any = torch.stack(tensors)
-                values[:, of_device] = stacked.tolist()  # sync: once per flush
-            xs, walls_s = [row.x for row in same], [row.wall_s for row in same]
-            found.append(Points(names, xs, walls_s, values))
+        for (of_device, of_host), group in groupby(rows, itemgetter(2, 3)):
+            xs, walls_s, _, _, copies, numbers = zip(*group, strict=True)
+            table = self._table(torch.stack(copies) if of_device else None, numbers)
+            found.append(Points((*of_device, *of_host, *self._names), xs, walls_s, table))
         return found
+
+    def _table(self, copies: Tensor | None, numbers: Sequence[_Numbers]) -> NDArray[np.float64]:
+        """Return the values of rows of the same names, shape (rows, names)."""
+        kinds = {*map(type, chain.from_iterable(numbers))}
+        if any(issubclass(kind, Tensor) for kind in kinds):
+            columns = [self._stacked(column)[:, None] for column in zip(*numbers, strict=True)]
+            copies = torch.cat([*([] if copies is None else [copies]), *columns], 1)
+            numbers = [()] * len(numbers)
+        width = 0 if copies is None else copies.shape[1]
+        table = np.empty((len(numbers), width + len(numbers[0])))
+        table[:, width:] = numbers
+        if copies is not None:
+            table[:, :width] = cast(Any, copies).tolist()  # sync: once per flush
+        return table
+
+    def _stacked(self, column: Sequence[Tensor | float]) -> Tensor:
+        """Return a column as a tensor: most of it is one and the same object."""
+        moved = {id(value): torch.as_tensor(value, device=self._device) for value in column}
+        return torch.stack([moved[id(value)] for value in column])
 
     def _with_parts(self, values: _Values, num_samples: int) -> _Values:
         """Add a batch to those of the same update, and return their means."""

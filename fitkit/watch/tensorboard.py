@@ -5,25 +5,25 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-import torch
-from torch import Tensor
-
 from fitkit.loop.callback import Stack
 from fitkit.loop.events import Phase
 from fitkit.loop.host_number import host_number
 from fitkit.loop.interval import positive_int
+from fitkit.loop.packed import PACKED
 from fitkit.loop.state import State
 from fitkit.watch.axis import Axis, Kind
 from fitkit.watch.board import Board
 from fitkit.watch.layout import layout_value, pairs_of
-from fitkit.watch.rates import Rate, rates_of
+from fitkit.watch.rates import rates_of
 from fitkit.watch.run_files import WHOLE_RUN, RunFiles
-from fitkit.watch.step_buffer import Place, StepBuffer
+from fitkit.watch.step_buffer import StepBuffer
 
 if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop
 
 __all__ = ["TensorBoard"]
+
+_LEAST, _MOST = 100, 1000  # updates that are written together
 
 
 @final
@@ -40,7 +40,8 @@ class TensorBoard(Board):
         x: The horizontal axis: completed updates, 0-based epochs, training samples, or seconds of
             training, counted in thousandths. With "epoch", what is written per update goes to the
             folder `updates`, over updates, and validations within an epoch to `updates_val`.
-        flush_every: How many updates are collected on the device before they are written.
+        flush_every: How many updates are collected on the device before they are written. By
+            default as many as come in a second, but no less than 100 and no more than 1000.
         clock: Seconds since 1970, for tests.
 
     Reads:  state.step_values, shape () each: the loss and all that is logged with `state.log`, also
@@ -73,24 +74,24 @@ class TensorBoard(Board):
     phases = frozenset({Phase.TRAIN, Phase.VAL})
     only_watches = True
     after = ("Metrics",)
+    needs = frozenset({PACKED})
 
     def __init__(
         self,
         log_dir: str | Path | None = None,
         *,
         x: Kind = "step",
-        flush_every: int = 100,
+        flush_every: int | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(log_dir, axis=Axis(x, clock))
         self._clock = clock
-        self._flush_every = positive_int("flush_every", flush_every)
-        self._buffer = StepBuffer(torch.device("cpu"))
-        self._rates: dict[str, Rate] = {}
+        self._follows_pace = flush_every is None
+        self._num_due = positive_int("flush_every", _LEAST if flush_every is None else flush_every)
+        self._buffer: StepBuffer | None = None  # while fit is running, in the main process
         self._val_prefixes: set[str] = set()
         self._written: set[str] = set()
         self._has_layout = False
-        self._writer: RunFiles | None = None
 
     @staticmethod
     def everything(log_dir: str | Path | None = None, **options: Any) -> Stack:
@@ -113,10 +114,9 @@ class TensorBoard(Board):
         """Make the first file; evaluate and predict write nothing."""
         super().on_fit_begin(state)
         if self.files is not None and self._loop is not None:
-            self._writer = self.files
             self.files.open("train")
-            self._rates = rates_of(self._loop)
-            self._buffer = StepBuffer(state.device)
+            place, rates = self.files.axis.of_update, rates_of(self._loop)
+            self._buffer = StepBuffer(state.device, place=place, clock=self._clock, rates=rates)
             self._has_layout = False
 
     def on_epoch_begin(self, state: State) -> None:
@@ -131,27 +131,23 @@ class TensorBoard(Board):
 
     def on_batch_begin(self, state: State) -> None:
         """Collect what the batch before has logged: by now everybody has."""
-        files = self._writer  # asking for `self.files` in every step would take longer
-        if files is not None and self._buffer.settle() >= self._flush_every:
-            self._flush(files)
+        buffer = self._buffer
+        if buffer is not None and buffer.settle() >= self._num_due:
+            self._flush()
 
     def on_batch_end(self, state: State) -> None:
-        """Keep the scalars of the batch, and where they stand if it completes an update."""
-        files = self._writer
-        if files is not None and state.phase is Phase.TRAIN:
-            place = self._place(files, state) if state.closes_update else None
-            self._buffer.hold(state.step_values, state.batch_size, place)
+        """Keep the scalars of the batch, and where they stand."""
+        buffer = self._buffer
+        if buffer is not None and state.phase is Phase.TRAIN:
+            buffer.hold(state)
 
     def on_pass_end(self, state: State) -> None:
         """Write the steps of a training pass, or the results of a validation."""
-        if self.files is None:
+        if self.files is None or self._buffer is None:
             return
         if state.phase is Phase.TRAIN:
-            self._buffer.settle()
-            if self._buffer.is_open:  # the end of the loader has completed the update
-                self._buffer.hold({}, 0, self._place(self.files, state))
-                self._buffer.settle()
-            self._flush(self.files)
+            self._buffer.complete(state)
+            self._flush()
             self.files.axis.is_within_epoch = False
         elif state.prefix.startswith("val_"):
             self._val_prefixes.add(state.prefix)
@@ -166,8 +162,7 @@ class TensorBoard(Board):
         """Write what was logged since, or the logs of an epoch that a stop has cut short."""
         if self.files is None:
             return
-        self._buffer.settle()
-        self._flush(self.files)  # a resumed run begins behind these steps
+        self._flush()  # a resumed run begins behind these steps
         if not hasattr(state, "batch_index"):  # not in mid-pass
             self._write(self.files, state)
             if not self.awaits_validation:
@@ -180,12 +175,10 @@ class TensorBoard(Board):
 
     def on_close(self, state: State) -> None:
         """Write what is left, also after an error."""
-        self._writer = None
         try:
-            if self.files is not None:
-                self._buffer.settle()
-                self._flush(self.files)
+            self._flush()
         finally:
+            self._buffer = None
             super().on_close(state)
 
     def state_dict(self) -> dict[str, Any]:
@@ -198,14 +191,6 @@ class TensorBoard(Board):
         assert self.axis is not None  # noqa: S101  # made by the constructor
         (self.axis.stop if self.files is None else self.axis.start)(state["seconds"])
 
-    def _place(self, files: RunFiles, state: State) -> Place:
-        rates: dict[str, Tensor | float] = {}
-        for name, rate in self._rates.items():
-            now = rate()
-            # A copy: a schedule may come first when the next batch begins.
-            rates[name] = now.clone() if isinstance(now, Tensor) else now
-        return files.axis.of_update(state), self._clock(), rates
-
     def _lay_out(self, files: RunFiles, state: State) -> None:
         if not self._has_layout:  # TensorBoard takes the first one it finds
             self._has_layout = True
@@ -213,9 +198,16 @@ class TensorBoard(Board):
             files.add_value(WHOLE_RUN, 0, self._clock(), **layout_value(charts))
             files.flush()
 
-    def _flush(self, files: RunFiles) -> None:
-        for points in self._buffer.take():
+    def _flush(self) -> None:
+        files, buffer = self.files, self._buffer
+        if files is None or buffer is None:
+            return
+        buffer.settle()
+        for points in buffer.take():
             files.add_points(files.axis.of_updates_run, points, prefix="step/")
+            seconds = points.walls_s[-1] - points.walls_s[0]
+            if self._follows_pace and seconds > 0:
+                self._num_due = min(max(_LEAST, int(len(points.xs) / seconds)), _MOST)
         files.flush()
 
     def _write(self, files: RunFiles, state: State, only: str | None = None) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fitkit import FitLoop, TensorLoader, supervised
-from fitkit.watch.rates import rates_of
+from fitkit.watch.rates import kept, rates_of
 
 
 @pytest.fixture
@@ -26,3 +26,25 @@ def test_the_rate_of_keras_is_that_of_now(floatx, dtype):
     assert float(rate()) == 0.5
     optimizer.learning_rate.assign(0.25)
     assert float(rate()) == 0.25
+
+
+def test_a_tensor_is_copied_when_it_was_written_to():
+    rate = torch.tensor(0.5)
+    read = kept(lambda: rate)
+    first, again = read(), read()
+    rate *= 2
+    second = read()
+    assert (first.item(), second.item()) == (0.5, 1.0)
+    assert again is first
+    rate = torch.tensor(0.25)
+    assert read().item() == 0.25
+
+
+def test_the_rate_of_torch_is_that_of_groups_that_were_loaded():
+    model = torch.nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    loop = FitLoop(model, TensorLoader(torch.randn(8, 4), torch.randn(8, 1)))
+    loop.attach(supervised(loss=torch.nn.MSELoss(), optimizer=optimizer))
+    rate = rates_of(loop)["lr"]
+    optimizer.load_state_dict(torch.optim.SGD(model.parameters(), lr=0.25).state_dict())
+    assert rate() == 0.25

@@ -48,10 +48,13 @@ def test_a_wrong_polynomial_is_seen(monkeypatch):
 XS = [0, 1, 2, 127, 128, 129, 16_383, 16_384, 10**12, -1, 3]
 
 
-@pytest.mark.parametrize("tags", [["step/loss"], ["a", "Größe" * 60, "step/lr"]])
+LONG = [f"{k}/" + "x" * k for k in range(0, 1300, 50)]
+
+
+@pytest.mark.parametrize("tags", [["step/loss"], ["a", "Größe" * 60, "step/lr"], LONG])
 @pytest.mark.parametrize("xs", [XS, XS[:1], XS[1:3], XS[-2:-1]])
 def test_points_are_those_of_protobuf(tags, xs):
-    values = [[0.1 + x, -3.0 * x, 1e-45][: len(tags)] for x in xs]
+    values = [([0.1 + x, -3.0 * x, 1e-45] * 9)[: len(tags)] for x in xs]
     walls_s = [1234.5 + k for k in range(len(xs))]
     wanted = []
     for x, wall_s, row in zip(xs, walls_s, values, strict=True):

@@ -1,17 +1,23 @@
 import pytest
 import torch
 
+from fitkit.loop.packed import Packed
 from fitkit.watch.step_buffer import StepBuffer
+
+
+def make_buffer(*rates):
+    options = {"place": None, "clock": None, "rates": dict.fromkeys(rates)}
+    return StepBuffer(torch.device("cpu"), **options)
 
 
 @pytest.fixture
 def buffer():
-    return StepBuffer(torch.device("cpu"))
+    return make_buffer()
 
 
-def put(buffer, x, values, *, rates=None, samples=1):
+def put(buffer, x, values, *, rates=(), samples=1, packed=None):
     """One update; what is in `values` later is no matter."""
-    buffer.hold(values, samples, (x, float(x), rates or {}))
+    buffer._held = values, packed, samples, True, x, float(x), rates
     return buffer.settle()
 
 
@@ -52,7 +58,7 @@ def test_memory_that_is_written_to_unnoticed_is_copied(buffer):
 def test_a_view_keeps_no_large_tensor_alive(buffer):
     for x in range(3):
         put(buffer, x, {"part": torch.full((1000,), float(x))[7].detach()})
-    assert [row.tensor.untyped_storage().nbytes() for row in buffer._rows] == [4, 4, 4]
+    assert [row[4].untyped_storage().nbytes() for row in buffer._rows] == [4, 4, 4]
     assert column(buffer, "part") == {0: 0.0, 1: 1.0, 2: 2.0}
 
 
@@ -64,16 +70,46 @@ def test_what_is_changed_after_it_was_logged_was_copied(buffer):
     assert column(buffer, "a") == {0: 0.0, 1: 1.0, 2: 2.0, 3: 3.0}
 
 
-def test_tensors_and_numbers_of_all_kinds_stand_side_by_side(buffer):
-    rate = torch.tensor(0.5)
-    put(buffer, 0, {"a": torch.tensor(3), "b": 4.0}, rates={"lr": 0.25})
-    put(buffer, 1, {"a": torch.tensor(1.5, dtype=torch.float64), "b": 5}, rates={"lr": rate})
-    put(buffer, 2, {"a": torch.tensor(True), "c": torch.tensor(9.0)}, rates={"lr": rate})
+def test_tensors_and_numbers_of_all_kinds_stand_side_by_side():
+    buffer, rate = make_buffer("lr", "lr_d"), torch.tensor(0.5)
+    put(buffer, 0, {"b": 4.0, "a": torch.tensor(3)}, rates=(0.25, 1.0))
+    put(buffer, 1, {"b": 5, "a": torch.tensor(1.5).double()}, rates=(rate, 2.0))
+    put(buffer, 2, {"a": torch.tensor(True), "c": torch.tensor(9.0)}, rates=(rate, 3.0))
+    put(buffer, 3, {"a": 7.0}, rates=(rate, 3.0))
     first, second, third = buffer.take()
-    assert (first.names, first.xs, first.walls_s) == (("a", "b", "lr"), [0], [0.0])
-    assert first.values.tolist() == [[3, 4, 0.25]]
-    assert (second.names, second.xs, second.values.tolist()) == (first.names, [1], [[1.5, 5, 0.5]])
-    assert (third.names, third.values.tolist()) == (("a", "c", "lr"), [[1, 9, 0.5]])
+    assert (first.names, first.xs, first.walls_s) == (("a", "b", "lr", "lr_d"), (0, 1), (0.0, 1.0))
+    assert first.values.tolist() == [[3, 4, 0.25, 1], [1.5, 5, 0.5, 2]]
+    assert (second.names, second.values.tolist()) == (("a", "c", "lr", "lr_d"), [[1, 9, 0.5, 3]])
+    assert (third.names, third.values.tolist()) == (("a", "lr", "lr_d"), [[7, 0.5, 3]])
+
+
+def packed_of(values):
+    return Packed(values.copy(), torch.stack([*values.values()]))
+
+
+def test_what_the_step_has_copied_is_kept_as_it_is(buffer):
+    values = {"a": torch.tensor(1.0), "b": torch.tensor(2.0)}
+    packed = packed_of(values)
+    values["a"] += 5
+    put(buffer, 0, values, packed=packed)
+    assert buffer._rows[0][4] is packed.copies
+    assert buffer.take()[0].values.tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("change", ["more", "other", "fewer"])
+def test_what_was_logged_after_the_step_counts(buffer, change):
+    values = {"a": torch.tensor(1.0), "b": torch.tensor(2.0)}
+    packed = packed_of(values)
+    if change == "more":
+        values["c"] = torch.tensor(3.0)
+    elif change == "other":
+        values["b"] = torch.tensor(3.0)
+    else:
+        del values["a"]
+    put(buffer, 0, values, packed=packed)
+    [points] = buffer.take()
+    wanted = {name: value.tolist() for name, value in values.items()}
+    assert dict(zip(points.names, points.values[0].tolist(), strict=True)) == wanted
 
 
 def test_tensors_made_for_inference_are_copied(buffer):

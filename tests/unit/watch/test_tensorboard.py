@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fitkit import Accumulate, Callback, ConfigError, Event, Histograms, TensorBoard, Throughput
 from fitkit.watch import event_file
+from fitkit.watch.rates import kept
 from tests.unit.watch.helpers import (
     FakeClock,
     Losses,
@@ -180,7 +181,7 @@ def test_what_is_logged_at_batch_end_is_written_in_any_order(tmp_path, order):
 
     @loop.on(Event.PASS_BEGIN)
     def rates(state):
-        board._rates = {"lr": lambda: late.rate}
+        board._buffer._names, board._buffer._rates = ("lr",), (kept(lambda: late.rate),)
 
     loop.fit(1)
     train = read(tmp_path / "train")
@@ -289,6 +290,21 @@ def test_no_syncs_between_flushes(tmp_path, monkeypatch):
         loop.fit(1)
     # after 8, 16 and at the end of 20 updates; the metrics of the pass
     assert syncs == ["tolist"] * 4
+
+
+@pytest.mark.parametrize(
+    ("step_s", "flush_every", "flushes"),
+    [(1.0, None, 3), (0.005, None, 2), (0.0001, None, 1), (0.0001, 100, 3)],
+)
+def test_fast_steps_are_written_once_a_second(tmp_path, monkeypatch, step_s, flush_every, flushes):
+    clock = FakeClock()
+    board = TensorBoard(clock=clock, flush_every=flush_every)
+    first = [Takes(clock, step_s)]
+    loop = make_loop(board, num_samples=1400, run_dir=tmp_path, first=first)
+    with counted_syncs(monkeypatch) as syncs:
+        loop.fit(1)
+    assert len(syncs) == flushes + 2  # the end of the pass; its metrics
+    assert [x for x, _ in read(tmp_path / "train")["step/loss"]] == list(range(1, 351))
 
 
 def test_flushed_values_are_on_disk_while_training_runs(tmp_path):
