@@ -17,6 +17,8 @@ import io
 import os
 import statistics
 import tempfile
+import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -34,6 +36,7 @@ from benchmarks.record_cases import fitkit_loop
 from fitkit import Callback, FitLoop, Record
 from fitkit.loop.callback import listens_to
 from fitkit.loop.events import REGION
+from fitkit.watch.event_trace import TraceRow
 from fitkit.watch.spread import look_at, norms_of
 
 EAGER_STEPS, RECORDED_STEPS = 50, 400
@@ -170,6 +173,19 @@ def calling_keras(weights: list[Tensor], gradients: list[Tensor]) -> Callable[[i
     return lambda step: callback.on_train_batch_end(step, {"loss": total.item() / weight.item()})
 
 
+def tracing(weights: list[Tensor], gradients: list[Tensor]) -> Callable[[int], object]:
+    clock, rows = time.perf_counter_ns, deque[TraceRow](maxlen=10_000)
+
+    def kernels(step: int) -> None:
+        for event in (fitkit.Event.BATCH_BEGIN, fitkit.Event.BATCH_END):  # the hooks of this stack
+            row = TraceRow(event, "", "train", 0, step)
+            begin = clock()
+            row.us = row.own_us = (clock() - begin) / 1e3
+            rows.append(row)
+
+    return kernels
+
+
 def looking_at_layers(weights: list[Tensor], gradients: list[Tensor]) -> Callable[[int], object]:
     outputs = [torch.randn(32, len(weight)) for weight in weights if weight.dim() == 1]
 
@@ -211,7 +227,7 @@ REGISTRY: dict[str, Entry] = {
     # watch
     "ActivationStats": Entry(lambda: [fitkit.ActivationStats()], looking_at_layers, looks=True),
     "DeviceStats": Entry(lambda: [fitkit.DeviceStats()]),
-    "EventTrace": Entry(lambda: [fitkit.EventTrace()]),
+    "EventTrace": Entry(lambda: [fitkit.EventTrace()], tracing),
     "Histograms": Entry(
         lambda: [fitkit.Histograms(log_dir=tempfile.mkdtemp())], looking_at_weights, looks=True
     ),

@@ -96,19 +96,21 @@ class EventTrace(Callback):
     def _trace(self, event: Event, hook: Hook, state: State) -> None:
         phase = str(getattr(state, "phase", ""))
         batch = getattr(state, "batch_index", None)
-        row = TraceRow(event, type(owner_of(hook)).__name__, phase, state.epoch, batch)
+        callback = type(owner_of(hook)).__name__
+        row = TraceRow(event, callback, phase, state.epoch, batch)
         self.rows.append(row)
-        self._inner_us.append(0.0)
-        begin = self._clock()
+        inner, clock = self._inner_us, self._clock
+        inner.append(0.0)
+        begin = clock()
         try:
             hook(state)
         finally:
-            row.us = (self._clock() - begin) / 1e3
-            row.own_us = row.us - self._inner_us.pop()
-            self._inner_us[-1] += row.us
-            total = self._totals[phase, event, row.callback]
+            row.us = us = (clock() - begin) / 1e3
+            row.own_us = own_us = us - inner.pop()
+            inner[-1] += us
+            total = self._totals[phase, event, callback]
             total[0] += 1
-            total[1] += row.own_us
+            total[1] += own_us
 
     def table(self) -> list[tuple[str, str, str, int, float]]:
         """Return (phase, event, callback, calls, own microseconds), the longest first."""
