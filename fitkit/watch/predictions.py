@@ -122,10 +122,10 @@ class Predictions(Callback):
         now.num_kept += room
         rows = torch.arange(begin, begin + size) if now.rows is None else now.rows
         now.ids.append(rows if room == size else rows[:room])
-        now.outputs.append(map_leaves(lambda leaf: _to_host(leaf[:room]), state.outputs))
+        now.outputs.append(_kept(state.outputs, room, size))
         if state.pending is None:
             now.arrays.append(None)
-            now.targets.append(map_leaves(lambda leaf: _to_host(leaf[:room]), state.targets))
+            now.targets.append(_kept(state.targets, room, size))
         else:  # nobody has gathered the batch: its rows are gathered with those of the others
             now.arrays.append(state.pending.arrays)
             now.targets.append(None)
@@ -142,9 +142,17 @@ class Predictions(Callback):
             )
 
 
+def _kept(structure: Any, room: int, size: int) -> Any:
+    """Return the first `room` of `size` samples on the host."""
+    if room < size:
+        structure = map_leaves(lambda leaf: leaf[:room], structure)
+    return map_leaves(_to_host, structure)
+
+
 def _to_host(tensor: Tensor) -> Tensor:
     # A copy also on the CPU: a recorded step writes its outputs to the same memory again.
-    return tensor.detach().to("cpu", copy=True)  # sync: once per batch, they are wanted there
+    tensor = tensor.detach()
+    return tensor.clone() if tensor.is_cpu else tensor.cpu()  # sync: once per batch
 
 
 def _targets(now: _Open) -> Any:
