@@ -38,7 +38,10 @@ _WRITTEN_AT = {
     "loss": Event.LOSS,
     "step_logs": Event.UPDATE_METRICS,
 }
-_OUTSIDE = ("outside of the step", ', after the step by needs = frozenset({"outputs"})')
+_OUTSIDE = (
+    "before it was written, or outside of the step",
+    ', after the step by needs = frozenset({"outputs"})',
+)
 
 
 class State:

@@ -46,7 +46,10 @@ def test_outputs_that_are_gone_say_how_to_keep_them(in_pass):
     begin_batch(in_pass, (rows(0), rows(4)), 0, 0.0)
     in_pass.outputs = rows(0)
     end_region(in_pass)
-    with pytest.raises(UnsetError, match=r'outside of the step\n.*on_forward.*needs = .*"outputs"'):
+    with pytest.raises(
+        UnsetError,
+        match=r'before it was written, or outside of the step\n.*on_forward.*needs = .*"outputs"',
+    ):
         _ = in_pass.outputs
 
 
