@@ -38,10 +38,7 @@ _WRITTEN_AT = {
     "loss": Event.LOSS,
     "step_logs": Event.UPDATE_METRICS,
 }
-_OUTSIDE = (
-    "before it was written, or outside of the step",
-    ', after the step by needs = frozenset({"outputs"})',
-)
+_OUTSIDE = ("unset or outside of the step", ', after the step by needs = frozenset({"outputs"})')
 
 
 class State:

@@ -48,7 +48,7 @@ def test_outputs_that_are_gone_say_how_to_keep_them(in_pass):
     end_region(in_pass)
     with pytest.raises(
         UnsetError,
-        match=r'before it was written, or outside of the step\n.*on_forward.*needs = .*"outputs"',
+        match=r'unset or outside of the step\n.*on_forward.*needs = .*"outputs"',
     ):
         _ = in_pass.outputs
 
