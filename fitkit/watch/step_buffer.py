@@ -153,7 +153,8 @@ class StepBuffer:
         found: list[Points] = []
         for (of_device, of_host), group in groupby(rows, itemgetter(2, 3)):
             xs, walls_s, _, _, copies, numbers = zip(*group, strict=True)
-            table = self._table(torch.stack(copies) if of_device else None, numbers)
+            joined = torch.cat(copies).view(len(xs), -1) if of_device else None
+            table = self._table(joined, numbers)
             found.append(Points((*of_device, *of_host, *self._names), xs, walls_s, table))
         return found
 
