@@ -232,7 +232,7 @@ def test_what_freezes_at_an_update_is_looked_at_in_time(looks, start):
 
 
 def test_without_its_saying_so_it_is_seen_too_late(monkeypatch):
-    monkeypatch.setattr("fitkit.tune.freeze._is_near", lambda point, state: False)
+    monkeypatch.setattr("fitkit.tune.freeze.LOOKS_EVERY", 0)
     monkeypatch.setattr("fitkit.record.recording.is_due", lambda program: False)
     assert not _equal(_frozen_run(Record("interpret"), 37), _frozen_run(Throughput(), 37))
 
