@@ -16,7 +16,7 @@ __all__ = ["PACKED", "Packed", "keep_packed", "pack"]
 PACKED = "packed"
 """What a callback needs that reads `state.packed`."""
 
-_KEY = "the packed scalars"  # no name that anybody's attribute has
+_KEY = "the packed scalars"  # no name that anybody logs
 
 
 class Packed(NamedTuple):
@@ -24,7 +24,8 @@ class Packed(NamedTuple):
 
     Attributes:
         values: The tensors themselves, shape () each; anybody may write to them.
-        copies: The same numbers in a tensor that nobody writes to, shape (len(values),).
+        copies: The same numbers in a tensor that nobody writes to, shape (len(values),); float32
+            where the values are of several dtypes.
     """
 
     values: Mapping[str, Tensor]
@@ -43,10 +44,12 @@ def pack(state: "State") -> None:
     if not values or not (state.opens_update and state.closes_update):
         return
     if all(isinstance(value, Tensor) and value.device == device for value in values):
-        vars(state.extra)[_KEY] = torch.stack(values)  # a replay publishes what is in extra
+        if len({value.dtype for value in values}) > 1:  # a count would become the bfloat16 beside
+            values = [value.float() for value in values]
+        state.step_values[_KEY] = torch.stack(values)  # a replay publishes what is logged
 
 
 def keep_packed(state: "State") -> None:
     """Write what `pack` has copied to `state.packed`; None if it has not."""
-    copies = vars(state.extra).pop(_KEY, None)
+    copies = state.step_values.pop(_KEY, None)
     state.packed = None if copies is None else Packed(state.step_values.copy(), copies)

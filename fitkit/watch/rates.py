@@ -50,17 +50,14 @@ def rates_of(loop: "FitLoop") -> dict[str, Rate]:
 
 
 def kept(read: Rate) -> Rate:
-    """Return what reads a rate; of a tensor a copy, made anew where it was written to."""
-    copied: tuple[Tensor, int, Tensor] | None = None  # the tensor, the count of its writes, a copy
+    """Return what reads a rate; of a tensor on the host its number, of another one a copy."""
 
     def rate() -> float | Tensor:
-        nonlocal copied
         now = read()
         if type(now) is float or not isinstance(now, Tensor):
             return now
-        if copied is None or copied[0] is not now or copied[1] != now._version:
-            copied = now, now._version, now.detach().clone()
-        return copied[2]
+        # Each time: what `.data` or a graph of CUDA writes does not count as a write.
+        return now.item() if now.is_cpu else now.detach().clone()  # sync: none, it is on the host
 
     return rate
 

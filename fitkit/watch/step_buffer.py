@@ -140,7 +140,7 @@ class StepBuffer:
     def _row(self, x: int, wall_s: float, values: _Values, rates: _Numbers) -> _Row:
         tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
         numbers = {name: value for name, value in values.items() if name not in tensors}
-        copies = [tensor.to(self._device) for tensor in tensors.values()]
+        copies = [tensor.to(self._device, torch.float32) for tensor in tensors.values()]
         copied = torch.stack(copies) if copies else None
         return x, wall_s, (*tensors,), (*numbers,), copied, (*numbers.values(), *rates)
 

@@ -69,8 +69,22 @@ def test_nothing_is_copied_where_nobody_needs_it():
     assert "packed" in TensorBoard.needs
 
 
-def test_nothing_is_left_in_extra():
+def test_what_a_step_logs_and_its_extra_are_as_ever():
     loop, seen = make_loop(Reads()), []
-    loop.on(Event.BATCH_END)(lambda state: seen.append(vars(state.extra)))
+
+    @loop.on(Event.BATCH_BEGIN)
+    def replace(state):
+        state.extra = {"anything": 1}
+
+    loop.on(Event.BATCH_END)(lambda state: seen.append((state.extra, [*state.step_values])))
     loop.fit(1)
-    assert seen == [{}] * 5
+    assert seen == [({"anything": 1}, ["loss"])] * 5
+
+
+def test_a_count_beside_a_bfloat16_keeps_its_digits():
+    reads = Reads()
+    loop = make_loop(reads)
+    loop.on(Event.UPDATE_METRICS)(lambda state: state.log("half", state.loss.bfloat16()))
+    loop.on(Event.UPDATE_METRICS)(lambda state: state.log("count", torch.tensor(1013)))
+    loop.fit(1)
+    assert [packed.copies[2].item() for packed in reads.seen] == [1013.0] * 5

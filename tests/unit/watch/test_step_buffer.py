@@ -83,6 +83,11 @@ def test_tensors_and_numbers_of_all_kinds_stand_side_by_side():
     assert (third.names, third.values.tolist()) == (("a", "lr", "lr_d"), [[7, 0.5, 3]])
 
 
+def test_a_count_beside_a_bfloat16_keeps_its_digits(buffer):
+    put(buffer, 0, {"half": torch.tensor(1.5).bfloat16(), "count": torch.tensor(1013)})
+    assert buffer.take()[0].values.tolist() == [[1.5, 1013]]
+
+
 def packed_of(values):
     return Packed(values.copy(), torch.stack([*values.values()]))
 
