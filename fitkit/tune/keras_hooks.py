@@ -7,7 +7,8 @@ from fitkit.interop import keras
 __all__ = ["listens", "watches"]
 
 _MOMENTS = ("batch_begin", "batch_end")
-_BATCH_HOOKS = [f"on_{kind}_{m}" for kind in ("train", "test", "predict") for m in _MOMENTS]
+_KINDS = ("train_", "test_", "predict_", "")  # without one: of training, by its older name
+_BATCH_HOOKS = [f"on_{kind}{moment}" for kind in _KINDS for moment in _MOMENTS]
 # Their batch hooks print, save, or set `stop_training`: no step reads that.
 _WATCHING = ("TerminateOnNaN", "ModelCheckpoint", "BackupAndRestore", "ProgbarLogger")
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LRSchedule"]
 
+_ROUNDING = 1e-12  # a schedule that falls to 0 may end so far below it
+
 
 @final
 class LRSchedule(Callback):
@@ -55,7 +57,7 @@ class LRSchedule(Callback):
     Syncs:  once per fit, to read what there is; with a plateau once per value. A torch scheduler
         on tensor rates, and a function that returns a tensor, as they do.
     Raises: ConfigError if the optimizer has no such number, if somebody else sets it as well, if
-        the value to look at is not logged, or if the schedule gives no finite number.
+        the value to look at is not logged, or if the schedule gives no finite number >= 0.
 
     Example:
         ```python
@@ -210,12 +212,16 @@ class LRSchedule(Callback):
         schedule: Callable[[Any], Any] = self._schedule
         if self._is_keras:
             with torch.no_grad(), keras().device("cpu"):
-                value = float(schedule(torch.tensor(step)))  # sync: none, it is on the host
+                given = schedule(torch.tensor(step))
         else:
-            value = float(schedule(step))  # sync: none, unless the function gives a tensor
-        if not math.isfinite(value):
+            given = schedule(step)
+        try:
+            value = float(given)  # sync: none, unless the function gives a tensor of the device
+        except (TypeError, ValueError):
+            value = math.nan
+        if not -_ROUNDING < value < math.inf:
             raise ConfigError(
-                f"{self} gives {value} at step {step}, expected a finite number\n"
+                f"{self} gives {brief(given)} at step {step}, expected a finite number >= 0\n"
                 "Correct the schedule; plot(num_steps) shows it before training."
             )
         return value

@@ -254,6 +254,22 @@ def test_a_plateau_without_a_value_says_what_there_is():
     assert loop.state.num_batches == 0
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [(None, "None"), (-0.1, "-0.1"), (float("inf"), "inf"), ("fast", "'fast'")],
+)
+def test_a_schedule_that_gives_no_rate_is_told_at_that_step(given, said):
+    loop = loop_of("torch", LRSchedule(lambda step: 0.1 if step < 3 else given))
+    with pytest.raises(ConfigError, match=f"gives {said} at step 3, expected a finite number >= 0"):
+        loop.fit(epochs=1)
+    assert loop.state.num_updates == 3
+
+
+def test_a_schedule_may_fall_to_zero_within_rounding():
+    loop_of("torch", LRSchedule(lambda step: 0.3 - step * 0.1)).fit(max_steps=4)
+    assert 0.3 - 3 * 0.1 < 0  # -5.6e-17
+
+
 # -- one controller
 
 
