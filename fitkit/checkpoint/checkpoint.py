@@ -112,6 +112,7 @@ class Checkpoint(Callback):
         self._lock: FolderLock | None = None
         self._saved_at: tuple[Any, ...] | None = None
         self._told_of_nan = False
+        self._may_be_absent = False  # the value, in an epoch without a validation
 
     def attach(self, loop: "FitLoop") -> None:
         """Keep the loop: all of it is saved."""
@@ -121,13 +122,15 @@ class Checkpoint(Callback):
     @property
     def best(self) -> Path | None:
         """The folder of the best checkpoint there is; None without a monitor or a save."""
+        if self._monitor is None or not hasattr(self, "store"):  # or not attached yet
+            return None
         names = ranked(self.store.metas(), self._mode)
         return self.store.folder / names[0] if names else None
 
     def on_fit_begin(self, state: State) -> None:
         """Take the folder; start the interval."""
         if self._monitor is not None:
-            check_can_come("Checkpoint", self._monitor, self._loop)
+            self._may_be_absent = check_can_come("Checkpoint", self._monitor, self._loop)
         self._interval.start(state)
         self._asked = False
         if state.is_main and self._lock is None:
@@ -212,7 +215,9 @@ class Checkpoint(Callback):
             return None
         value = state.logs.get(self._monitor)
         if value is None and not hasattr(state, "phase") and not state.stop:
-            raise _unknown(self._monitor, state.logs)
+            is_validated = any(name.startswith("val_") for name in state.logs)
+            if is_validated or not self._may_be_absent:
+                raise _unknown(self._monitor, state.logs)
         if value is not None and math.isnan(value) and not self._told_of_nan:
             self._told_of_nan = True
             warnings.warn(
@@ -258,6 +263,8 @@ def _check_choice(argument: str, value: object, choices: tuple[str, ...]) -> Non
 def _unknown(monitor: str, logs: Mapping[str, float]) -> ConfigError:
     close = difflib.get_close_matches(monitor, logs, n=1)
     hint = f"Did you mean '{close[0]}'?" if close else "Monitor one of those."
+    if monitor.startswith("val_") and not any(name.startswith("val_") for name in logs):
+        hint = "Pass a val_loader, or monitor one of those."
     return ConfigError(
         f"Checkpoint(monitor='{monitor}') is not logged\n"
         f"Logged are: {', '.join(sorted(logs)) or 'nothing'}.\n{hint}"

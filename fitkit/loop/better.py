@@ -4,8 +4,9 @@ import re
 from typing import TYPE_CHECKING, Any, Literal
 
 from fitkit.errors import ConfigError, brief
-from fitkit.loop.callback import listens_to
+from fitkit.loop.callback import Callback, listens_to
 from fitkit.loop.events import Event
+from fitkit.loop.listener import Listener
 
 if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop
@@ -52,22 +53,36 @@ def mode_of(owner: str, name: Any, mode: Any) -> Mode:
     )
 
 
-def check_can_come(owner: str, name: str, loop: "FitLoop") -> None:
+def check_can_come(owner: str, name: str, loop: "FitLoop") -> bool:
     """Check before the first batch that a value can be logged.
 
+    Returns:
+        Whether it comes by validation, and so perhaps not in every epoch.
+
     Raises:
-        ConfigError: If it is one of validation and the loop does not validate.
+        ConfigError: If it is one of validation, the loop does not validate, and all its callbacks
+            are fitkit's; others may log what they like.
     """
     if not name.startswith("val_"):
-        return
+        return False
+    validates = any(listens_to(callback, Event.VALIDATE) for callback in loop.callbacks)
+    if loop.val_loaders and validates:
+        return True
+    if any(map(_runs_code_of_others, loop.callbacks)):
+        return False
     if not loop.val_loaders:
         raise ConfigError(
             f"{owner} waits for '{name}', but the loop has no val_loader\n"
             "Pass one: FitLoop(model, train_loader, val_loader), or monitor "
             f"'{name.removeprefix('val_')}'."
         )
-    if not any(listens_to(callback, Event.VALIDATE) for callback in loop.callbacks):
-        raise ConfigError(
-            f"{owner} waits for '{name}', but no callback validates\n"
-            "Attach Validate(); supervised() and compiled() have it."
-        )
+    raise ConfigError(
+        f"{owner} waits for '{name}', but no callback validates\n"
+        "Attach Validate(); supervised() and compiled() have it."
+    )
+
+
+def _runs_code_of_others(callback: Callback) -> bool:
+    kind = type(callback)
+    runs = isinstance(callback, Listener) or kind.__name__ == "KerasCallbacks"
+    return runs or not kind.__module__.startswith("fitkit.")

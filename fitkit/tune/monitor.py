@@ -41,6 +41,7 @@ class Monitor:
         self.num_epochs = 1
         self._owner = owner
         self._is_seen = self._is_validated = False
+        self._may_be_absent = False  # in an epoch without a validation
 
     def check(self, loop: "FitLoop") -> None:
         """Check before the first batch that the value can come.
@@ -49,7 +50,7 @@ class Monitor:
             ConfigError: If it is one of validation and the loop does not validate.
         """
         self._is_seen = self._is_validated = False
-        check_can_come(self._owner, self.name, loop)
+        self._may_be_absent = check_can_come(self._owner, self.name, loop)
 
     def at_pass_end(self, state: State) -> float | None:
         """Return the value if the validation pass that ends has logged it."""
@@ -69,7 +70,7 @@ class Monitor:
         """
         value = None if self._is_seen else state.logs.get(self.name)
         if value is None and not self._is_seen:
-            if self._is_validated or not self.name.startswith("val_"):
+            if self._is_validated or not self._may_be_absent:
                 raise self._missing(state)
             self.num_epochs += 1  # no validation in this epoch
         self._is_seen = self._is_validated = False
@@ -88,6 +89,8 @@ class Monitor:
         known = sorted(state.logs)
         close = difflib.get_close_matches(self.name, known, n=1)
         nearest = f"; the nearest is '{close[0]}'" if close else ""
+        if self.name.startswith("val_") and not self._may_be_absent:
+            nearest = ", or pass a val_loader"
         return ConfigError(
             f"{self._owner} waits for '{self.name}', which no callback has logged\n"
             f"Logged are: {', '.join(known) or 'no values at all'}.\n"

@@ -27,11 +27,10 @@ from fitkit.store.codec import Codec, decode, parse, to_json
 X, Y = torch.randn(40, 4), torch.randn(40, 1)
 
 
-def make_loop(folder, *extra, model=None, val=True, **options):
+def make_loop(folder, *extra, model=None, val=True, validate="1 epoch", **options):
     model = model or torch.nn.Linear(4, 1)
-    stack = supervised(
-        loss=torch.nn.MSELoss(), optimizer=torch.optim.SGD(model.parameters(), lr=0.01)
-    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    stack = supervised(loss=torch.nn.MSELoss(), optimizer=optimizer, validate=validate)
     batches = TensorLoader(X, Y, batch_size=4)
     return FitLoop(
         model,
@@ -51,6 +50,28 @@ def test_a_value_that_cannot_come_is_told_before_anything_is_trained(tmp_path):
     with pytest.raises(ConfigError, match="waits for 'val_loss', but the loop has no val_loader"):
         loop.fit(epochs=1)
     assert loop.state.num_updates == 0
+
+
+def test_a_value_of_ones_own_may_be_called_as_those_of_validation(tmp_path):
+    loop = make_loop(tmp_path, val=False, monitor="val_own", mode="min")
+    loop.on(Event.EPOCH_END)(lambda state: state.logs.update(val_own=float(state.epoch)))
+    loop.fit(epochs=2)
+    assert loop.callbacks[-2].best.name == "step-00000010-epoch-0001"
+    loop = make_loop(tmp_path / "b", val=False, monitor="val_own", mode="min")
+    loop.on(Event.EPOCH_END)(lambda state: None)  # it might have logged it
+    with pytest.raises(ConfigError, match="'val_own'.*\n.*loss, lr.*\nPass a val_loader, or"):
+        loop.fit(epochs=1)
+
+
+def test_an_epoch_without_a_validation_is_saved_all_the_same(tmp_path):
+    loop = make_loop(tmp_path, monitor="val_loss", validate="2 epochs", keep_last=None)
+    loop.fit(epochs=4)
+    assert steps(tmp_path) == [10, 20, 30, 40]
+    assert loop.callbacks[-1].best.name[5:13] in ("00000020", "00000040")
+    loop = make_loop(tmp_path / "b", monitor="val_los", mode="min", validate="2 epochs")
+    with pytest.raises(ConfigError, match="'val_los'.*\n.*\nDid you mean 'val_loss'"):
+        loop.fit(epochs=4)
+    assert loop.state.num_epochs == 2
 
 
 @pytest.mark.parametrize(
@@ -111,10 +132,16 @@ def test_it_keeps_the_last_and_the_best(tmp_path):
 
 
 def test_the_best_of_nothing(tmp_path):
+    assert Checkpoint(monitor="loss").best is None  # not attached
     loop = make_loop(tmp_path)
     assert loop.callbacks[-1].best is None
     loop.fit(epochs=1)
     assert loop.callbacks[-1].best is None  # nothing is compared
+    loop = make_loop(tmp_path / "b", monitor="loss")
+    loop.fit(epochs=1)
+    loop = make_loop(tmp_path / "b")  # there are values of a run before, of whatever that was
+    loop.fit(epochs=2, resume="auto")
+    assert loop.callbacks[-1].best is None
 
 
 def test_in_a_thread_it_saves_the_same(tmp_path):

@@ -227,3 +227,14 @@ def test_a_missing_value_is_told_at_the_first_look():
     with pytest.raises(ConfigError, match="no callback validates"):
         unvalidated.fit(epochs=1)
     assert no_loader.state.num_batches == unvalidated.state.num_batches == 0
+
+
+def test_a_value_of_ones_own_may_be_called_as_those_of_validation():
+    stopping = EarlyStopping("val_own", mode="min", patience=2)
+    loop = loop_of("torch", Scripted([1.0, 2.0, 2.0, 2.0], "val_own"), stopping, val=False)
+    loop.fit(epochs=4)
+    assert (loop.state.num_epochs, stopping.best) == (3, 1.0)
+    others = loop_of("torch", Scripted([1.0], "own"), EarlyStopping(), val=False)
+    with pytest.raises(ConfigError, match="'val_loss'.*\n.*\n.*or pass a val_loader"):
+        others.fit(epochs=1)
+    assert others.state.num_epochs == 1  # not before: the callback might have logged it
