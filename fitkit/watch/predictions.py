@@ -1,5 +1,6 @@
 """What the model gave for every sample of a pass."""
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -17,6 +18,11 @@ from fitkit.loop.interval import positive_int
 from fitkit.loop.state import State
 
 __all__ = ["Collected", "Predictions"]
+
+_CHANGED = (
+    "Predictions keeps targets as they are at the end of the pass, and they were written to in it\n"
+    "Read state.targets at BATCH_BEGIN, after Predictions: they are copied with each batch then."
+)
 
 
 @final
@@ -47,6 +53,7 @@ class _Open:
     arrays: list[Any] = field(default_factory=list[Any])  # where targets are not gathered yet
     ids: list[Tensor] = field(default_factory=list[Tensor])
     rows: Tensor | None = None  # of the current batch
+    versions: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
     num_kept: int = 0
     num_seen: int = 0
 
@@ -59,7 +66,8 @@ class Predictions(Callback):
         phases: Which passes: "val" (also those of `evaluate`), "train", "predict".
         max_samples: How many samples of a pass are kept; later ones are counted.
 
-    Reads:  state.outputs, state.targets, nested tensors of shape (batch, ...).
+    Reads:  state.outputs, state.targets, nested tensors of shape (batch, ...). Where no step reads
+        the batch, as under Record, targets are read at the end of the pass.
     Writes: nothing.
     Logs:   nothing.
     Syncs:  once per batch of such a pass, until `max_samples` are kept.
@@ -120,15 +128,20 @@ class Predictions(Callback):
         if room <= 0:
             return
         now.num_kept += room
-        rows = torch.arange(begin, begin + size) if now.rows is None else now.rows
+        rows = now.rows
+        if rows is None:
+            rows = torch.arange(begin, begin + size, device=state.device)
         now.ids.append(rows if room == size else rows[:room])
         now.outputs.append(_kept(state.outputs, room, size))
         if state.pending is None:
             now.arrays.append(None)
             now.targets.append(_kept(state.targets, room, size))
         else:  # nobody has gathered the batch: its rows are gathered with those of the others
-            now.arrays.append(state.pending.arrays)
+            arrays = state.pending.arrays
+            now.arrays.append(arrays)
             now.targets.append(None)
+            if id(arrays) not in now.versions:
+                now.versions[id(arrays)] = _versions(arrays)
 
     def on_pass_end(self, state: State) -> None:
         """Put the batches together."""
@@ -167,8 +180,15 @@ def _targets(now: _Open) -> Any:
             continue
         rows = torch.cat([now.ids[place] for place in found])
         targets = default_unpack(arrays)[1]
-        parts.append(map_leaves(lambda leaf, rows=rows: _to_host(leaf[rows]), targets))
+        if _versions(arrays) != now.versions[id(arrays)]:
+            warnings.warn(_CHANGED, stacklevel=3)
+        parts.append(map_leaves(lambda leaf, rows=rows: leaf[rows].cpu(), targets))  # sync: once
     return _joined(parts)
+
+
+def _versions(arrays: Any) -> list[int]:
+    """Return how often the targets among the arrays of a loader have been written to."""
+    return [leaf._version for _, leaf in leaves(default_unpack(arrays)[1])]
 
 
 def _joined(batches: list[Any]) -> Any:

@@ -139,6 +139,24 @@ def test_nested_outputs_keep_their_structure():
     assert torch.equal(targets["t"], Y)
 
 
+@pytest.mark.parametrize("looks", [False, True])
+def test_targets_that_change_within_a_pass_are_told_or_copied(looks, recwarn):
+    labels, predictions = torch.zeros(40, 1), Predictions("train")
+    model = torch.nn.Linear(4, 1)
+    loop = FitLoop(model, TensorLoader(torch.randn(40, 4), labels, batch_size=8))
+    if looks:
+        loop.on(Event.BATCH_BEGIN)(lambda state: state.targets)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=True)
+    stack = supervised(loss=torch.nn.MSELoss(), optimizer=optimizer)
+    loop.attach(stack, Record("interpret"), predictions)
+    loop.on(Event.BATCH_END)(lambda state: labels.add_(1))
+    loop.fit(epochs=2)
+    told = [str(each.message) for each in recwarn if "targets" in str(each.message)]
+    assert len(told) == (0 if looks else 1)
+    expected = [5, 6, 7, 8, 9] if looks else [10] * 5
+    assert predictions.passes["train"].targets[::8, 0].tolist() == expected
+
+
 @pytest.mark.parametrize("phases", [[], ["test"], "training"])
 def test_wrong_phases_are_refused(phases):
     with pytest.raises(ConfigError, match="predict, train, val"):
