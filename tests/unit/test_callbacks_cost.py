@@ -1,7 +1,7 @@
 """The benchmark of the callbacks knows all of them, and its figures are what they say."""
 
 import fitkit
-from benchmarks import callbacks_cost
+from benchmarks import callback_kernels, callbacks_cost
 from fitkit import Callback
 
 FOLDERS = ("tune", "watch")
@@ -19,7 +19,7 @@ def exported():
 
 
 def test_every_callback_of_tune_and_watch_is_timed_or_left_out_for_a_reason():
-    listed = [*callbacks_cost.REGISTRY, *callbacks_cost.LEFT_OUT]
+    listed = [*callbacks_cost.REGISTRY, *callback_kernels.LEFT_OUT]
     assert sorted(listed) == sorted(exported())
 
 
@@ -62,3 +62,39 @@ def test_callbacks_share_a_loop_unless_they_change_the_program():
     assert plain not in runs["a"]._loop.callbacks
     programs = runs["bare"]._loop.record_report().splitlines()[1:]
     assert len(programs) == 1  # with and without
+
+
+def test_the_time_in_hooks_is_that_of_the_callback_and_of_no_fit(monkeypatch):
+    now_ns = [0]
+    monkeypatch.setattr(callbacks_cost.time, "perf_counter_ns", lambda: now_ns[0])
+
+    class Slow(Callback):
+        def on_fit_begin(self, state):
+            now_ns[0] += 1_000_000
+
+        def on_batch_end(self, state):
+            now_ns[0] += 7000
+
+        def on_epoch_end(self, state):
+            now_ns[0] += 4000
+
+    def kernels(weights, gradients):
+        def compute(step):
+            now_ns[0] += 2000
+
+        return compute
+
+    entry = callback_kernels.Entry(lambda: [Slow()], kernels)
+    assert entry.is_in_hooks
+    found = callbacks_cost.hook_times(entry, "interpret", steps=4)
+    medians = {name: each["median"] for name, each in found.items()}
+    assert medians == {"callback": 8.0, "kernels": 2.0, "nothing": 0.0}
+    row = {"recorded": {"adds_us_per_step": 0.0, "in_hooks_us_per_step": 8.0}}
+    row["recorded"] |= {"hooks": found, "kernels_us_per_step": 2.0, "allowed_us_per_step": 7.6}
+    assert callbacks_cost.line("Slow", row).endswith("above 7.6 us")
+
+
+def test_who_works_elsewhere_is_not_judged_by_its_hooks():
+    elsewhere = {name for name, each in callbacks_cost.REGISTRY.items() if not each.is_in_hooks}
+    inside = {"Accumulate", "ClipGradNorm", "ClipGradValue", "NaNGuard"}
+    assert elsewhere == inside | {"ActivationStats", "EventTrace", "Histograms"}
