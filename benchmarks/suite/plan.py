@@ -45,7 +45,14 @@ def plan(asked: list[str] | None, device: str, quick: bool) -> list[str]:
 
 
 def chooser(arguments: argparse.Namespace, device: str) -> Callable[[Case], list[str]]:
-    """Which contestants a case is to have."""
+    """Which contestants a case is to have.
+
+    Raises:
+        SystemExit: If a name is unknown.
+    """
+    peers = [name for name, each in CONTESTANTS.items() if each.family == "peer"]
+    _check_known("peer", arguments.peers, peers)
+    _check_known("contestant", arguments.contestants, [*CONTESTANTS])
 
     def wanted(case: Case) -> list[str]:
         names = [name for name in CONTESTANTS if case.only is None or name in case.only]
@@ -55,13 +62,18 @@ def chooser(arguments: argparse.Namespace, device: str) -> Callable[[Case], list
         if case.axis is not None and (arguments.quick or device != "cpu"):
             names = [name for name in names if name != "record-inductor"]  # a compile per point
         if arguments.peers is not None:
-            peers = {name for name in names if CONTESTANTS[name].family == "peer"}
             names = [name for name in names if name not in peers or name in arguments.peers]
         if arguments.contestants is not None:
             names = [name for name in names if name in arguments.contestants]
         return names
 
     return wanted
+
+
+def _check_known(what: str, asked: list[str] | None, known: list[str]) -> None:
+    odd = [name for name in asked or () if name not in known]
+    if odd:
+        raise SystemExit(f"there is no {what} {odd[0]!r}\nUse some of: {', '.join(known)}.")
 
 
 def estimate(names: Iterable[str], quick: bool) -> float:

@@ -526,6 +526,20 @@ def test_contestants_are_chosen():
     assert "record-inductor" not in run.chooser(parsed("--quick"), "cpu")(run.find("batch=8"))
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--peers", "ligtning"), "there is no peer 'ligtning'\nUse some of: lightning,"),
+        (("--peers", "ignite", "fitkit"), "there is no peer 'fitkit'\nUse some of: lightning,"),
+        (("--contestants", "fitkti"), "there is no contestant 'fitkti'\nUse some of: hand-keras,"),
+    ],
+)
+def test_a_contestant_that_does_not_exist_is_refused(given, said):
+    with pytest.raises(SystemExit, match=said):
+        run.chooser(parsed(*given), "cpu")
+    assert run.chooser(parsed("--peers"), "cpu")(run.find("mlp-32"))  # none of them
+
+
 def test_the_command_knows_its_three_words(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
