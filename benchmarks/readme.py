@@ -62,6 +62,15 @@ def paragraphs(name: str, result: Result) -> Iterator[str]:
     elif name == "guide_mnist":
         yield guide_sentence(program, result)
         yield measured_on(result)
+    elif name == "callbacks_cost":
+        rows = {each: row["recorded"] for each, row in result.items() if isinstance(row, dict)}
+        yield (
+            f"What a callback adds to a compiled step of the MLP, {program}: in its hooks, or, "
+            "where it works in the step itself or in that of others, by the difference of whole steps, "
+            'which tells nothing below what "nothing" shows there.'
+        )
+        yield callbacks_table(rows)
+        yield measured_on(rows["nothing"])
     elif name == "dispatch":
         yield f"Firing one event, {program}."
         yield dispatch_table(result)
@@ -150,6 +159,20 @@ def record_sentence(result: Result) -> str:
         f"{cold['trace_s']:.1f} s, compile {cold['compile_s']:.1f} s, or "
         f"{warm['compile_s']:.1f} s where an earlier process has compiled it."
     )
+
+
+def callbacks_table(rows: dict[str, Result]) -> str:
+    """The cost of each callback beside a recorded step."""
+    lines = [
+        "| Callback | in its hooks, us | difference of steps, us (p5 to p95) | its kernels, us |",
+        "|---|---|---|---|",
+    ]
+    for name, row in rows.items():
+        hooks = f"{row['in_hooks_us_per_step']:.1f}" if "hooks" in row else ""
+        low, high = row["adds_p5_p95"]
+        adds = f"{row['adds_us_per_step']:.0f} ({low:.0f} to {high:.0f})"
+        lines.append(f"| `{name}` | {hooks} | {adds} | {row['kernels_us_per_step']:.1f} |")
+    return "\n".join(lines)
 
 
 def dispatch_table(result: Result) -> str:

@@ -31,6 +31,17 @@ GUIDE = {
     "machine": MACHINE,
 }
 DISPATCH = {"rows": [{"listeners": 5, "emit": 855.4, "loop": 778.7}], "machine": MACHINE}
+RECORDED = {
+    "adds_us_per_step": 13.6,
+    "adds_p5_p95": [-4.2, 30.4],
+    "kernels_us_per_step": 3.25,
+    "machine": MACHINE,
+}
+CALLBACKS = {
+    "nothing": {"recorded": RECORDED | {"hooks": {}, "in_hooks_us_per_step": 0.84}},
+    "ClipGradNorm": {"recorded": RECORDED},
+    "backend": "inductor",
+}
 TURNED = {
     "points": 100,
     "replay and eager": {"turned": 3},
@@ -96,3 +107,10 @@ def test_the_suite_comes_first_and_a_quick_run_gives_way_to_a_long_one():
     assert "skorch failed: ImportError" in text
     assert "no time for" not in text
     assert "There was no time for: cnn." in figures({"suite_cpu_quick": short})
+
+
+def test_the_cost_of_callbacks_is_told_by_hooks_or_by_whole_steps():
+    text = figures({"callbacks_cost": CALLBACKS})
+    assert "| `nothing` | 0.8 | 14 (-4 to 30) | 3.2 |" in text
+    assert "| `ClipGradNorm` |  | 14 (-4 to 30) | 3.2 |" in text
+    assert "0123456789ab" in text
