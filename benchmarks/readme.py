@@ -66,8 +66,8 @@ def paragraphs(name: str, result: Result) -> Iterator[str]:
         rows = {each: row["recorded"] for each, row in result.items() if isinstance(row, dict)}
         yield (
             f"What a callback adds to a compiled step of the MLP, {program}: in its hooks, or, "
-            "where it works in the step itself or in that of others, by the difference of whole steps, "
-            'which tells nothing below what "nothing" shows there.'
+            "where it works in the step itself or in that of others, by the difference of whole "
+            'steps, which tells nothing below what "nothing" shows there.'
         )
         yield callbacks_table(rows)
         yield measured_on(rows["nothing"])
