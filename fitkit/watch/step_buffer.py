@@ -129,6 +129,7 @@ class StepBuffer:
                 else:  # nothing was logged later
                     rows.append((x, wall_s, (*given,), (), copies, rates))
                     return len(rows)
+            values = _with_copies(values, packed)
         if self._parts or not completes:
             values = self._with_parts(values, num_samples)
         if completes:
@@ -185,3 +186,9 @@ class StepBuffer:
                 value = value.to(self._device, torch.float32)
             self._parts[name] = total + value * num_samples, num + num_samples
         return {name: total / num for name, (total, num) in self._parts.items()}
+
+
+def _with_copies(values: _Values, packed: Packed) -> _Values:
+    """Return the values with the copies of the step in the place of what was logged in it."""
+    of_step = zip(packed.values.items(), packed.copies.unbind(), strict=True)
+    return {**values, **{name: copy for (name, at), copy in of_step if values.get(name) is at}}

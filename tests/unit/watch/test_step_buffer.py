@@ -111,9 +111,10 @@ def test_what_was_logged_after_the_step_counts(buffer, change):
         values["b"] = torch.tensor(3.0)
     else:
         del values["a"]
+    wanted = {name: value.tolist() for name, value in values.items()}
+    packed.values["a"].add_(5)  # the step is over: what it logged stands
     put(buffer, 0, values, packed=packed)
     [points] = buffer.take()
-    wanted = {name: value.tolist() for name, value in values.items()}
     assert dict(zip(points.names, points.values[0].tolist(), strict=True)) == wanted
 
 
