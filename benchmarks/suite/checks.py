@@ -20,8 +20,10 @@ AGREEMENT = 0.03
 HAND = {"Keras": "hand-keras", "torch": "hand-torch"}
 
 
-def fairness(name: str, measured: dict[str, Row]) -> Row:
+def fairness(name: str, measured: dict[str, Row], last: int | None = None) -> Row:
     """Whether the contestant came to the loss of the hand loop with the same parts.
+
+    Compared are losses after at most `last` steps.
 
     Both have trained the same number of steps from the same weights on the same batches. The hand
     loop with torch's parts is held to that with Keras's, less strictly: the two kinds of Adam add
@@ -38,17 +40,19 @@ def fairness(name: str, measured: dict[str, Row]) -> Row:
     if not candidates:
         reason = "it is the reference" if name == same_parts else NOBODY
         return {"ok": None, "why": reason}
-    return compared(name, candidates[0], measured, same_parts)
+    return compared(name, candidates[0], measured, same_parts, last or math.inf)
 
 
-def compared(name: str, reference: str, measured: dict[str, Row], same_parts: str) -> Row:
+def compared(
+    name: str, reference: str, measured: dict[str, Row], same_parts: str, last: float
+) -> Row:
     """The largest difference after the same number of steps, as a part of what was learned.
 
     That is by how much the loss of the reference has fallen at most: where it falls by little, a
     small difference is a large one.
     """
     losses, theirs = measured[name]["losses"], measured[reference]["losses"]
-    common = sorted(set(losses) & set(theirs))
+    common = sorted(steps for steps in set(losses) & set(theirs) if steps <= last)
     if reference != same_parts:
         common = common[:2]  # after the first epoch the two kinds of Adam drift apart
     learned = max(abs(theirs[steps] - theirs[common[0]]) for steps in common)

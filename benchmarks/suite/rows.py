@@ -26,7 +26,7 @@ def rows_of(case: Case, measured: dict[str, Row], settings: dict[str, Any]) -> l
         if "us" in found:
             row |= figures(case, found, settings)
             row |= {
-                "fair": fairness(name, measured),
+                "fair": fairness(name, measured, case.comparable_steps),
                 "agreement": agreement(found),
             }
             if "baseline" in found:

@@ -175,6 +175,13 @@ def test_a_model_that_is_trained_in_the_wrong_mode_is_found():
     assert fair["why"].startswith("averages of batch normalization 0.7%")
 
 
+def test_deep_networks_are_compared_before_rounding_has_grown():
+    deep = {
+        name: cases.find(name).comparable_steps for name in ("layers=8", "layers=16", "batch=8")
+    }
+    assert deep == {"layers=8": None, "layers=16": 64, "batch=8": None}
+
+
 def test_a_loss_that_is_no_number_is_not_the_same():
     measured = {
         "hand-torch": {"losses": {0: 2.0, 32: 1.0}},
@@ -189,6 +196,8 @@ def test_losses_are_compared_after_every_epoch_that_both_have():
     fair = checks.fairness("record-inductor", {"hand-keras": hand, "record-inductor": fast})
     # a 32nd of what was learned until then, half a unit
     assert (fair["ok"], fair["after_steps"], fair["difference"]) == (False, 64, 1 / 32)
+    early = checks.fairness("record-inductor", {"hand-keras": hand, "record-inductor": fast}, 32)
+    assert (early["ok"], early["after_steps"]) == (True, 32)
     fair = checks.fairness("record-inductor", {"record-inductor": fast})
     assert (fair["ok"], fair["why"]) == (None, "there is no hand loop to compare with")
 
