@@ -89,8 +89,9 @@ class Suite:
         ]
 
     def is_done(self, name: str) -> bool:
-        """Whether all of them have one."""
-        return set(self.contestants(name)) <= set(self.store.done(name))
+        """Whether all of them have one, and had the time for it."""
+        there = set(self.store.done(name)) - set(self.store.late(name))
+        return set(self.contestants(name)) <= there
 
     def measure(self, names: list[str]) -> None:
         """Measure these; what there is no time for is named in the file."""

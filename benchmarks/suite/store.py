@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.harness import machine
 from benchmarks.suite.cases import AXES, CASES
+from benchmarks.suite.words import NO_TIME
 
 Row = dict[str, Any]
 Result = dict[str, Any]
@@ -33,6 +34,11 @@ class Store:
     def done(self, case: str) -> list[str]:
         """Names of the contestants that have a row for the case."""
         return [row["contestant"] for row in self.result["rows"] if row["case"] == case]
+
+    def late(self, case: str) -> list[str]:
+        """Names of those that there was no time for in the case."""
+        rows = [row for row in self.result["rows"] if row["case"] == case]
+        return [r["contestant"] for r in rows if r.get("left_out", "").startswith(NO_TIME)]
 
     def move_aside(self) -> None:
         """Keep the file under another name and begin with an empty one."""

@@ -17,6 +17,7 @@ from benchmarks.suite.process import Settings
 from benchmarks.suite.ready import OutOfTimeError
 from benchmarks.suite.show import Screen
 from benchmarks.suite.store import Store
+from benchmarks.suite.words import NO_TIME
 
 INF = float("inf")
 SETTINGS = {"device": "cpu", "rounds": 3, "probes": ("kernels",)}
@@ -65,6 +66,16 @@ def test_other_settings_begin_anew_and_keep_the_old_file(begin, tmp_path):
     assert calls == ["mlp-32", "mlp-32"]
     (old,) = (tmp_path / "results").glob("a.*.old")
     assert json.loads(old.read_text())["settings"]["rounds"] == 3
+
+
+def test_a_case_in_which_somebody_had_no_time_is_measured_anew(begin, tmp_path):
+    calls = []
+    result = begin(["mlp-32", "bag"], calls.append)
+    row = result["rows"][0]
+    row["left_out"] = f"{NO_TIME}: {row.pop('error')}"
+    (tmp_path / "results" / "a.json").write_text(json.dumps(result))
+    begin(["mlp-32", "bag"], calls.append)
+    assert calls == ["mlp-32", "bag", "mlp-32"]
 
 
 @pytest.fixture
