@@ -65,9 +65,9 @@ def paragraphs(name: str, result: Result) -> Iterator[str]:
     elif name == "callbacks_cost":
         rows = {each: row["recorded"] for each, row in result.items() if isinstance(row, dict)}
         yield (
-            f"What a callback adds to a compiled step of the MLP, {program}: in its hooks, or, "
-            "where it works in the step itself or in that of others, by the difference of whole "
-            'steps, which tells nothing below what "nothing" shows there.'
+            f"What a callback adds beside a compiled step of the MLP, {program}: time in its "
+            "hooks, and what its bare kernels take there. Those that work in the step itself stand "
+            "in the result file: differences of whole steps, which tell nothing below tens of us."
         )
         yield callbacks_table(rows)
         yield measured_on(rows["nothing"])
@@ -162,16 +162,12 @@ def record_sentence(result: Result) -> str:
 
 
 def callbacks_table(rows: dict[str, Result]) -> str:
-    """The cost of each callback beside a recorded step."""
-    lines = [
-        "| Callback | in its hooks, us | difference of steps, us (p5 to p95) | its kernels, us |",
-        "|---|---|---|---|",
-    ]
+    """The time that callbacks take between recorded steps."""
+    lines = ["| Callback | in its hooks, us per step | its kernels, us |", "|---|---|---|"]
     for name, row in rows.items():
-        hooks = f"{row['in_hooks_us_per_step']:.1f}" if "hooks" in row else ""
-        low, high = row["adds_p5_p95"]
-        adds = f"{row['adds_us_per_step']:.0f} ({low:.0f} to {high:.0f})"
-        lines.append(f"| `{name}` | {hooks} | {adds} | {row['kernels_us_per_step']:.1f} |")
+        if "hooks" in row:
+            us, kernels_us = row["in_hooks_us_per_step"], row["kernels_us_per_step"]
+            lines.append(f"| `{name}` | {us:.1f} | {kernels_us:.1f} |")
     return "\n".join(lines)
 
 
