@@ -111,13 +111,17 @@ class _OfTorch:
     """A number in the parameter groups of a torch optimizer."""
 
     def __init__(self, optimizer: Optimizer, name: str, owner: str) -> None:
-        groups: list[dict[str, Any]] = optimizer.param_groups
-        self._groups = groups
+        self._optimizer: Any = optimizer
         self._key = name
+        groups = self._groups
         if name == "momentum" and all("betas" in group for group in groups):
             self._key = "betas"
         if not all(isinstance(self._get(group), float | int | Tensor) for group in groups):
             raise _unknown(owner, optimizer, name, sorted(set(groups[0]) - {"params"}))
+
+    @property
+    def _groups(self) -> list[dict[str, Any]]:
+        return self._optimizer.param_groups  # its own `load_state_dict` binds others
 
     def _get(self, group: dict[str, Any]) -> Any:
         value = group.get(self._key)

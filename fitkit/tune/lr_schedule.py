@@ -18,7 +18,7 @@ from fitkit.loop.state import State
 from fitkit.tune.held_optimizer import Setting, held_optimizer, setting_of
 from fitkit.tune.monitor import Monitor
 from fitkit.tune.plateau import Plateau
-from fitkit.tune.rates_of_steps import RatesOfSteps
+from fitkit.tune.rates_of_steps import RatesOfSteps, ratios_of
 from fitkit.tune.schedules import is_pure
 from fitkit.tune.second_controller import check_alone
 from fitkit.tune.torch_schedule import is_torch_schedule, rates_ahead
@@ -74,6 +74,7 @@ class LRSchedule(Callback):
     """
 
     only_watches = True  # to a recorded step a rate is a tensor or in its key; others are not
+    follows_weights = True  # the optimizer goes back to a checkpoint: so does where this was
     after = ("Metrics", "CompiledRun")
 
     def __init__(
@@ -99,8 +100,7 @@ class LRSchedule(Callback):
         self._loop: FitLoop | None = None
         self._setting: Setting | None = None
         self._turn: str | None = None
-        self._ratios: list[float] = []
-        self._rates: RatesOfSteps | None = None  # where the step decides
+        self._rates = RatesOfSteps(ahead=is_pure(schedule))
         self._at = -1  # the step whose value is set; -1 is none yet
 
     def __str__(self) -> str:
@@ -130,19 +130,18 @@ class LRSchedule(Callback):
             self._at = self._step(state) if self._at < 0 else self._at
         else:
             self._at = -1  # also after somebody has loaded the optimizer's state
-            self._ratios = self._ratios or _ratios(self._setting.read())
-            self._rates = RatesOfSteps(self._ratios, ahead=is_pure(self._schedule))
+            self._rates.scale(self._rates.ratios or ratios_of(self._setting.read()))
 
     def on_batch_begin(self, state: State) -> None:
         """Set the value of this step, if it is a new one."""
         step = self._step(state)
         if step == self._at or self._setting is None or self._monitor is not None:
             return
-        if self._rates is not None:
-            self._setting.write(self._rates.of(step, self._value))
-        else:
+        if self._is_torch:
             for _ in range(step - self._at):
                 self._schedule.step()
+        else:
+            self._setting.write(self._rates.of(step, self._value))
         self._at = step
 
     def on_pass_end(self, state: State) -> None:
@@ -190,13 +189,12 @@ class LRSchedule(Callback):
         """Return where it is, and what a scheduler or plateau keeps."""
         inner: Any = getattr(self._schedule, "state_dict", None)
         kept: dict[str, Any] = {} if inner is None else copy.deepcopy(inner())
-        return {"at": self._at, "ratios": list(self._ratios), "inner": kept}
+        return {"at": self._at, "ratios": self._rates.ratios, "inner": kept}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore them."""
-        self._at, self._ratios = state["at"], list(state["ratios"])
-        if self._rates is not None:
-            self._rates = RatesOfSteps(self._ratios, ahead=is_pure(self._schedule))
+        self._at = state["at"]
+        self._rates.scale(state["ratios"])
         if state["inner"]:
             self._schedule.load_state_dict(copy.deepcopy(state["inner"]))
 
@@ -236,19 +234,6 @@ class LRSchedule(Callback):
         changed = self._plateau.judged(value, rates)
         if changed != rates:
             self._setting.write(changed)
-
-
-def _ratios(values: list[float]) -> list[float]:
-    """Return the numbers of all groups as multiples of the first."""
-    first = values[0]
-    if all(value == first for value in values):
-        return [1.0] * len(values)
-    if not first:
-        raise ConfigError(
-            f"the parameter groups have {values}; the others keep no ratio to a first one of 0\n"
-            "Put another group first, or give every group the same value."
-        )
-    return [value / first for value in values]
 
 
 def _in_steps(every: int | str) -> Interval:

@@ -40,7 +40,8 @@ class NaNGuard(Callback):
     - "skip" takes such updates back, and running statistics of a batch whose loss is not finite.
       `state.num_updates` counts them all the same.
     - "rollback" brings the weights, the optimizers and averages of the newest checkpoint back when
-      the host looks, and goes on with the next batch. The updates in between are lost.
+      the host looks, and goes on with the next batch, at its learning rate. The updates in between
+      are lost.
 
     Taking back on the device costs a copy of weights and slots per update, and a second pass to
     choose; on a CPU, without `Record`, only updates that are taken back are copied. The host looks
@@ -227,9 +228,11 @@ class NaNGuard(Callback):
         saved = max(latest, key=lambda each: each.meta["counters"]["num_updates"])
         self._num_rollbacks += 1
         copy_weights(self._loop.model, saved.model, saved.path)
+        kept = saved.state["callbacks"]
         for key, callback in keyed(self._loop.callbacks).items():
-            if Event.APPLY in filled_by(callback) or getattr(callback, "follows_weights", False):
-                callback.load_state_dict(saved.state["callbacks"][key])
+            follows = getattr(callback, "follows_weights", False) and key in kept
+            if follows or Event.APPLY in filled_by(callback):
+                callback.load_state_dict(kept[key])
         warnings.warn(f"NaNGuard went back to {saved.path.name}: {self._told(found)}", stacklevel=2)
 
     def _told(self, found: Found) -> str:

@@ -1,5 +1,7 @@
 """LRSchedule sets what a loop written by hand would set, and is the only one who does."""
 
+import copy
+
 import keras
 import pytest
 import torch
@@ -184,6 +186,22 @@ def test_groups_keep_their_ratio():
     loop.fit(max_steps=4)
     groups = optimizer_in(loop).param_groups
     assert [group["lr"] for group in groups] == pytest.approx([0.7, 2.1])
+
+
+def test_the_optimizer_may_load_its_state_in_mid_run():
+    loop = loop_of("torch", LRSchedule(lambda k: 0.1 / (k + 1)))
+    optimizer = optimizer_in(loop)
+    rates = rates_used(loop)
+    groups = optimizer.param_groups
+
+    @loop.on(Event.BATCH_END, every=2)
+    def load(state):
+        optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+
+    loop.fit(epochs=1)
+    assert rates == pytest.approx([0.1 / n for n in range(1, 6)])
+    assert groups is not optimizer.param_groups  # torch binds others: who keeps these sets nothing
+    assert groups[0]["lr"] == pytest.approx(0.1 / 2)
 
 
 # -- plateaus

@@ -4,6 +4,7 @@ import keras
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import ExponentialLR
 
 from fitkit import (
     EMA,
@@ -11,6 +12,7 @@ from fitkit import (
     ConfigError,
     Event,
     FitLoop,
+    LRSchedule,
     NaNGuard,
     NonFiniteError,
     Record,
@@ -174,6 +176,50 @@ def test_it_goes_back_to_the_newest_checkpoint(kind, tmp_path):
     assert kept[3][-1] == 1.0
     assert same(kept[3][:-1], after(kind, 2))
     assert same(tensors(loop), after(kind, 2))
+
+
+RATES = [0.01 * 0.5**epoch for epoch in range(4)]
+
+
+def rates_after_a_rollback(kind, run_dir, schedule_of, spoil_epoch=2):
+    """The rates of all updates; in one epoch the second batch is no number."""
+    loop = loop_of(kind, NaNGuard("rollback", every=1), bad=(), run_dir=run_dir)
+    optimizer = next(c.optimizer for c in loop.callbacks if hasattr(c, "optimizer"))
+    loop.attach(LRSchedule(schedule_of(optimizer), every="1 epoch"), Checkpoint())
+    rates = []
+
+    @loop.on(Event.BATCH_BEGIN)
+    def spoil(state):
+        torch_like = isinstance(optimizer, torch.optim.Optimizer)
+        rate = optimizer.param_groups[0]["lr"] if torch_like else float(optimizer.learning_rate)
+        rates.append(rate)
+        if state.epoch == spoil_epoch and state.batch_index == 1:
+            state.inputs = state.inputs * torch.nan
+
+    with pytest.warns(UserWarning, match="went back"):
+        loop.fit(epochs=len(RATES))
+    return rates
+
+
+SCHEDULES = {
+    "function": lambda optimizer: RATES.__getitem__,
+    "scheduler": lambda optimizer: ExponentialLR(optimizer, 0.5),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "schedule"), [("torch", "function"), ("torch", "scheduler"), ("keras", "function")]
+)
+def test_the_rate_is_that_of_its_step_after_going_back(kind, schedule, tmp_path):
+    rates = rates_after_a_rollback(kind, tmp_path, SCHEDULES[schedule])
+    assert rates == pytest.approx([rate for rate in RATES for _ in range(NUM_BATCHES)])
+
+
+def test_a_schedule_that_stays_leaves_the_rate_of_the_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(LRSchedule, "follows_weights", False)
+    rates = rates_after_a_rollback("torch", tmp_path, SCHEDULES["scheduler"])
+    assert rates[2 * NUM_BATCHES + 2] == RATES[1]
+    assert rates[-1] == RATES[2]  # and every rate after it is one too late
 
 
 def test_nothing_that_is_no_number_is_saved(tmp_path):
