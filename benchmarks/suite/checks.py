@@ -13,7 +13,8 @@ START = 1e-5
 TOLERANCE = 5e-3
 SURE_STEPS = 256
 LATE_TOLERANCE = 0.05
-"""After so many steps the same loop from weights that differ in their last bit is up to 4 % off."""
+"""After so many steps rounding has grown: even one loop, from weights that differ in their last bit,
+comes out otherwise."""
 AVERAGES = 1e-3
 BETWEEN_PARTS = 0.03
 AGREEMENT = 0.03

@@ -16,8 +16,8 @@ __all__ = ["BackgroundWriter", "Copier"]
 class Copier:
     """Copies the state of a run to the host, into the same memory each time.
 
-    New memory would have to be mapped page by page, which takes longer than the copy. So a copy is
-    valid until the next one is taken.
+    New memory would have to be mapped page by page each time. So a copy is valid until the next one
+    is taken.
     """
 
     def __init__(self) -> None:

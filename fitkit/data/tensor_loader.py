@@ -120,7 +120,7 @@ class TensorLoader:
 
 
 def _split(rows: Tensor, size: int) -> Iterator[Tensor]:
-    """Give `size` rows at a time; many are split at once, which takes a third of the time."""
+    """Give `size` rows at a time; one call of torch splits those of many batches."""
     for at in range(0, len(rows), _BLOCK * size):
         yield from torch.split(rows[at : at + _BLOCK * size], size)
 

@@ -94,7 +94,7 @@ def check_flags() -> None:
     """Warn of a mode of torch that somebody may have left on by mistake."""
     if torch.is_anomaly_enabled():
         warnings.warn(
-            "anomaly mode is on: every step is checked for NaN and runs several times slower\n"
+            "anomaly mode is on: every step is checked for NaN, which takes long\n"
             "Switch it off with torch.autograd.set_detect_anomaly(False) once the error is found.",
             stacklevel=4,  # who calls fit
         )

@@ -1,6 +1,6 @@
 """Steps between which nobody's code runs that could change what a program depends on.
 
-Looking at all a step can reach costs as much as a third of a small step. Where only fitkit's own
+Looking at all a step can reach is work of the host before every step. Where only fitkit's own
 loaders and callbacks that watch run between two steps, there is nothing to see. What another thread
 changes, or a handler of a signal, is seen up to 16 steps late.
 """

@@ -22,7 +22,7 @@ class Forward(Callback):
 
     A Keras model is called with `training=`, because `model.train()` changes nothing for Keras
     layers, and gets nested inputs as they are. Where no layer can tell the difference, the argument
-    is left out: Keras spends 80 us on it in every layer. A torch module gets a dict of inputs as
+    is left out: Keras passes it on through every layer. A torch module gets a dict of inputs as
     keyword arguments and a tuple or list of them as positional ones.
 
     Args:

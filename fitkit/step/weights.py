@@ -13,9 +13,9 @@ class Weights:
     """The trainable weights of a model as Keras variables, with their tensors.
 
     A parameter of a torch module becomes a `keras.Variable` that shares its storage, so a Keras
-    optimizer can drive any module. Listing the variables of a Keras model walks all its layers;
-    comparing the `requires_grad` flags costs a few microseconds, so `layer.trainable = False`
-    takes effect at the next step all the same.
+    optimizer can drive any module. Listing the variables of a Keras model walks all its layers, so
+    it is done once per pass, and where the `requires_grad` flags differ from those of the step
+    before: `layer.trainable = False` takes effect at the next one.
 
     Args:
         optimizer: What it has wrapped itself, in another loop, is not wrapped again.

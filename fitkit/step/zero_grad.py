@@ -44,7 +44,7 @@ class ZeroGrad(Callback):
         self._parameters: list[nn.Parameter] = []
 
     def on_pass_begin(self, state: State) -> None:
-        """List the parameters: walking all layers at every step would cost more than the rest."""
+        """List the parameters: a step does not walk all layers."""
         self._parameters = list(state.model.parameters())
 
     def on_zero_grad(self, state: State) -> None:

@@ -38,8 +38,8 @@ def optimizers_of(loop: "FitLoop") -> dict[str, Any]:
 def rates_of(loop: "FitLoop") -> dict[str, Rate]:
     """Return what reads the rate of each optimizer, by name: "lr", or "lr_<turn>". Syncs: never.
 
-    A Keras schedule is left out: asking it costs as much as a step of a small model. The number it
-    has come to is logged once per pass.
+    A Keras schedule is left out: it computes its number by operations of Keras. What it has come to
+    is logged once per pass.
     """
     rates: dict[str, Rate] = {}
     for turn, optimizer in optimizers_of(loop).items():
@@ -64,7 +64,7 @@ def kept(read: Rate) -> Rate:
 
 def _rate(optimizer: Any) -> Rate | None:
     if isinstance(optimizer, Optimizer):
-        return kept(lambda: optimizer.param_groups[0]["lr"])  # a resumed run has other groups
+        return kept(lambda: optimizer.param_groups[0]["lr"])  # loading binds others
     while hasattr(optimizer, "inner_optimizer"):  # LossScaleOptimizer wraps another one
         optimizer = optimizer.inner_optimizer
     variable = getattr(optimizer, "_learning_rate", None)

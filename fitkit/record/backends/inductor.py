@@ -1,7 +1,7 @@
 """Backend inductor: the step as compiled kernels. Equal to eager within rounding.
 
-The graph goes to torch's compiler below dynamo and autograd: no guards, no wrappers, a call costs
-what its kernels cost. Random numbers come from eager's generators in eager's order.
+The graph goes to torch's compiler below dynamo and autograd: no guards, no wrappers, a call
+runs its kernels. Random numbers come from eager's generators in eager's order.
 """
 
 from collections.abc import Generator, Sequence
@@ -20,8 +20,8 @@ from fitkit.record.step_graph import StepGraph
 
 # Asserts recheck at every step what the program's key has settled. fallback_random keeps
 # dropout masks equal to eager, which the audit compares with. The smallest piece of work for a
-# thread is that of eager's kernels (at::internal::GRAIN_SIZE): with the compiler's own, a
-# sixty-fourth of it, small steps take longer on two threads than on one.
+# thread is that of eager's kernels (at::internal::GRAIN_SIZE); the compiler's own, a sixty-fourth,
+# shares out what eager leaves to one thread.
 OPTIONS: dict[str, Any] = {
     "size_asserts": False,
     "scalar_asserts": False,

@@ -1,8 +1,8 @@
 """Backend interpret: replay the very operations of the eager step, one after the other. Bit-exact.
 
-The graph becomes one straight-line Python function. Against ``GraphModule`` it saves a fifth of
-the step: operations are bound as local variables below torch's Python wrapper, and results are
-dropped as soon as their last reader ran, as eager code would.
+The graph becomes one straight-line Python function. Unlike those of ``GraphModule``, its operations
+are bound as local variables below torch's Python wrapper. Results are dropped as soon as their last
+reader ran, as eager code would.
 """
 
 import operator
@@ -54,7 +54,7 @@ def _statement(node: fx.Node, bound: dict[str, Any]) -> str:
         return f"{node.name} = {_argument(source, bound)}[{index!r}]"
     arguments = [_argument(a, bound) for a in node.args]
     arguments += [f"{name}={_argument(a, bound)}" for name, a in node.kwargs.items()]
-    # An OpOverload's __call__ is a Python function around _op, called some 200 times per step.
+    # An OpOverload's __call__ is a Python function around _op: one more call per operation.
     target: Any = node.target
     call = f"{_bind(getattr(target, '_op', target), bound)}({', '.join(arguments)})"
     return f"{node.name} = {call}" if node.users else call
