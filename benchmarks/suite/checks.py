@@ -13,8 +13,8 @@ START = 1e-5
 TOLERANCE = 5e-3
 SURE_STEPS = 256
 LATE_TOLERANCE = 0.05
-"""After so many steps rounding has grown: even one loop, from weights that differ in their last bit,
-comes out otherwise."""
+"""After so many steps rounding has grown: one loop comes out otherwise from weights that differ in
+their last bit."""
 AVERAGES = 1e-3
 BETWEEN_PARTS = 0.03
 AGREEMENT = 0.03
