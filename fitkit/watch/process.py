@@ -12,7 +12,8 @@ _STATM = Path("/proc/self/statm")  # Linux: pages in all, resident, ...
 def resident_bytes() -> int | None:
     """Return the memory of this process that is in RAM; None where the system does not tell."""
     try:
-        return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        with open(_STATM, "rb", buffering=0) as file:  # between two steps: no text layer to set up
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError, AttributeError):
         return None
 
