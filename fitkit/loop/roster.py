@@ -233,8 +233,8 @@ def _not_attachable(item: object) -> TypeError:
     hint = "Subclass fitkit.Callback, the base class of everything that can be attached."
     if name == "LRFinder":
         hint = "It is no part of a run: found = LRFinder().find(loop), before fit."
-    elif module.endswith((".lr_scheduler", ".schedules")):  # of torch, of fitkit
-        hint = f"Wrap it: LRSchedule({name}(...)) sets the rate of each update."
+    elif {*module.split(".")} & {"lr_scheduler", "schedules", "plateau"}:  # torch, Keras, fitkit
+        hint = f"Wrap it: LRSchedule({name}(...)) sets the rate."
     elif module.startswith(("torch.optim.", "torch.nn.", "torchmetrics.", "keras.")):
         hint = "Give it to the stack: supervised(loss=, optimizer=, metrics=)."
     return TypeError(f"got {module}.{name}, expected a fitkit.Callback\n{hint}")

@@ -13,6 +13,7 @@ from fitkit import (
     Event,
     LRFinder,
     Phase,
+    Plateau,
     Stack,
     Turn,
     ZeroGrad,
@@ -228,7 +229,8 @@ def test_a_search_is_no_callback():
     [
         (lambda: Cosine(0.1, steps=9), "LRSchedule(Cosine(...))"),
         (lambda: torch.optim.lr_scheduler.StepLR(sgd(), 1), "LRSchedule(StepLR(...))"),
-        (lambda: keras.optimizers.schedules.CosineDecay(0.1, 9), "supervised(loss="),
+        (lambda: keras.optimizers.schedules.CosineDecay(0.1, 9), "LRSchedule(CosineDecay(...))"),
+        (lambda: Plateau("val_loss"), "LRSchedule(Plateau(...))"),
         (lambda: sgd(), "supervised(loss="),
         (lambda: torch.nn.MSELoss(), "supervised(loss="),
         (lambda: keras.metrics.Mean(), "supervised(loss="),
