@@ -16,14 +16,10 @@ from fitkit.record.optimizers import Optimizers
 from fitkit.record.passes import simplify
 from fitkit.record.passes.writes import written_state
 from fitkit.record.program import Program
+from fitkit.record.published import publish, published
 from fitkit.record.python_state import PythonState
 from fitkit.record.refused import Refused, WritesNumber
-from fitkit.record.region import (
-    StepInputs,
-    publish,
-    published,
-    substituted,
-)
+from fitkit.record.region import StepInputs, substituted
 from fitkit.record.trace import trace
 from fitkit.record.undone import undone
 

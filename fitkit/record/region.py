@@ -1,4 +1,4 @@
-"""The step region as a function of tensors: what of the state goes in, and what comes out."""
+"""The step region as a function of tensors: what of the state goes in, and which hooks it is."""
 
 from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,10 +21,8 @@ from fitkit.record.refused import Refused
 __all__ = [
     "StepInputs",
     "fields_kept",
+    "is_set",
     "line_of",
-    "publish",
-    "published",
-    "refuse_extras",
     "region_of",
     "step_functions",
     "step_inputs",
@@ -135,7 +133,7 @@ def substituted(state: State, tensors: Sequence[Tensor]) -> Generator[None]:
 @contextmanager
 def fields_kept(state: State) -> Generator[dict[str, Any]]:
     """Put the fields of the batch back that the step region writes; yield them by name."""
-    before = {name: object.__getattribute__(state, name) for name in _KEPT if _is_set(state, name)}
+    before = {name: object.__getattribute__(state, name) for name in _KEPT if is_set(state, name)}
     pending, extra = state.pending, dict(vars(state.extra))
     step_values, losses = dict(state.step_values), dict(state.losses)
     try:
@@ -161,7 +159,8 @@ def _replace_batch(state: State, before: dict[str, Any]) -> None:
         state.batch = map_leaves(lambda leaf: known[id(leaf)], before["batch"])
 
 
-def _is_set(state: State, name: str) -> bool:
+def is_set(state: State, name: str) -> bool:
+    """Return whether a field of the batch is set; nothing is gathered."""
     try:
         object.__getattribute__(state, name)
     except AttributeError:
@@ -190,71 +189,6 @@ class _TracedState(State):
         if name in _HOST_FIELDS:
             raise Refused(f"the step writes state.{name}, which only happens in Python")
         super().__setattr__(name, value)
-
-
-def published(state: State, given: Sequence[Tensor], *, outputs: bool) -> dict[str, Any]:
-    """Return what the step region has written, by the name under which `publish` puts it back.
-
-    Args:
-        state: The state after the region.
-        given: The inputs of the step: what is only handed through is not published.
-        outputs: Whether somebody reads the outputs after the region.
-    """
-    inputs = set(map(id, given))
-    result: dict[str, Any] = {}
-    if _is_set(state, "loss"):
-        result["loss"] = state.loss.detach()
-    for field in ("losses", "step_values"):
-        for name, value in getattr(state, field).items():
-            result[f"{field}/{name}"] = value.detach()
-    if outputs:
-        result["outputs"] = map_leaves(torch.detach, state.outputs)
-    if _is_set(state, "step_logs"):
-        result["step_logs"] = state.step_logs
-    for name, value in vars(state.extra).items():
-        if any(isinstance(leaf, Tensor) and id(leaf) not in inputs for _, leaf in leaves(value)):
-            result[f"extra/{name}"] = map_leaves(_detached, value)
-    return result
-
-
-def _detached(leaf: Any) -> Any:
-    return leaf.detach() if isinstance(leaf, Tensor) else leaf
-
-
-def refuse_extras(
-    before: Mapping[str, Any], extra: Mapping[str, Any], where: str, *, turns: bool
-) -> None:
-    """Refuse what the step writes to `state.extra` and a replay could not hand on.
-
-    Args:
-        before: `state.extra` before the traced step.
-        extra: `state.extra` after it.
-        where: The line to blame.
-        turns: Whether another turn may run backward through what this one leaves.
-
-    Raises:
-        Refused: Naming the field.
-    """
-    for name, value in extra.items():
-        tensors = [leaf for _, leaf in leaves(value) if isinstance(leaf, Tensor)]
-        if value is not before.get(name) and not tensors:
-            raise Refused(
-                f"the step writes a host value: state.extra.{name} = {value!r:.40}", where
-            )
-        if turns and any(t.requires_grad and not t.is_leaf for t in tensors):
-            raise Refused(f"state.extra.{name} hands its graph on to another turn", where)
-
-
-def publish(state: State, results: dict[str, Any]) -> None:
-    """Write the results of a program to the state, where the region would have left them."""
-    for path, value in results.items():
-        field, _, name = path.partition("/")
-        if not name:
-            setattr(state, field, value)
-        elif field == "extra":
-            setattr(state.extra, name, value)
-        else:
-            getattr(state, field)[name] = value
 
 
 def line_of(hook: Callable[..., Any]) -> str:

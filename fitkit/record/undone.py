@@ -9,9 +9,10 @@ from fitkit.loop.callback import Hook
 from fitkit.loop.events import Event
 from fitkit.loop.state import State
 from fitkit.record.generators import Generators
+from fitkit.record.published import refuse_extras
 from fitkit.record.python_state import PythonState
 from fitkit.record.refused import Refused, unswallowed
-from fitkit.record.region import line_of, refuse_extras
+from fitkit.record.region import line_of
 
 __all__ = ["undone"]
 
