@@ -36,6 +36,9 @@ __all__ = [
     "weights_of",
 ]
 
+# Where Keras keeps the seed that nobody has given; made at its first use, with one of Python's.
+_GLOBAL_STATE, _GLOBAL_SEED = "keras.src.backend.common.global_state", "global_seed_generator"
+
 
 class KerasVariable(Protocol):
     """A `keras.Variable`: a named tensor that layers and optimizers share."""
@@ -249,19 +252,21 @@ def global_seed() -> Tensor | None:
 
     It is no part of any model, and Keras has no public way to it.
     """
-    module: Any = sys.modules.get("keras.src.backend.common.global_state")
-    generator = module and module.get_global_attribute("global_seed_generator")
+    module: Any = sys.modules.get(_GLOBAL_STATE)
+    generator = module and module.get_global_attribute(_GLOBAL_SEED)
     return None if generator is None else generator.state.value.detach()
 
 
 def set_global_seed(value: Tensor | None) -> None:
-    """Put that state back."""
+    """Put that state back; None removes it, so that the next use makes one as the first does."""
     if value is not None:
         found = global_seed()
         if found is None:
             keras().src.random.seed_generator.global_seed_generator()
             found = cast(Tensor, global_seed())
         found.copy_(value)
+    elif _GLOBAL_STATE in sys.modules:
+        sys.modules[_GLOBAL_STATE].set_global_attribute(_GLOBAL_SEED, None)
 
 
 def _unused(name: str, names: dict[str, Tensor]) -> str:

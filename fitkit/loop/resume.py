@@ -177,7 +177,8 @@ def restore(loop: "FitLoop", saved: Saved, allowed: Collection[str] = ()) -> Non
 
 def _restore_process(streams: Mapping[str, Any]) -> None:
     restore_process(streams)
-    set_global_seed(streams.get("keras"))
+    if "keras" in streams:
+        set_global_seed(streams["keras"])
     if "cuda" in streams and torch.cuda.device_count() == len(streams["cuda"]):
         torch.cuda.set_rng_state_all([each.cpu() for each in streams["cuda"]])  # sync: never, CPU
 

@@ -2,7 +2,6 @@
 
 import copy
 import random
-import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, cast
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fitkit.interop import is_keras, keras_layers_of, modules_of
+from fitkit.interop import global_seed, is_keras, keras_layers_of, modules_of, set_global_seed
 from fitkit.loop.callback import Callback, listens_to
 from fitkit.loop.events import REGION, Event, Phase
 from fitkit.loop.state import State
@@ -30,7 +29,6 @@ Undo = Callable[[], object]
 
 _COUNTERS = ("epoch", "num_epochs", "num_updates", "num_batches", "num_samples")
 _LIMITS = ("max_epochs", "max_steps", "max_time_s", "stop", "stop_reason", "eager_requested")
-_GLOBAL_SEED = "global_seed_generator"  # made at its first use, with a seed of Python's generator
 _WATCHERS = tuple(f"fitkit.{folder}." for folder in ("watch", "loop", "record", "checkpoint"))
 
 
@@ -156,27 +154,15 @@ def _generator_undo(model: nn.Module, callbacks: Iterable[Callback]) -> list[Und
     held = [value for callback in callbacks for value in vars(callback).values()]
     seeds = [value.state for value in held if is_keras(value, "random.SeedGenerator")]
     seeds += [v for layer in keras_layers_of(model) for v in layer.non_trainable_variables]
-    undo += _global_seed_undo(seeds)
+    seed = global_seed()
+    kept = None if seed is None else seed.clone()
+    undo.append(lambda: set_global_seed(kept))
     tensors = [variable.value for variable in seeds]
     copies = copy_of(tensors)
     undo.append(lambda: copy_into(tensors, copies))
     for value in held:
         undo += _own_generator_undo(value)
     return undo
-
-
-def _global_seed_undo(seeds: list[Any]) -> list[Undo]:
-    """Add the state of Keras's global generator, or return what removes one made meanwhile."""
-    if "keras" not in sys.modules:
-        return []
-    from keras.src.backend.common import global_state  # pyright: ignore[reportMissingTypeStubs]
-
-    held: Any = global_state
-    generator = held.get_global_attribute(_GLOBAL_SEED)
-    if generator is not None:
-        seeds.append(generator.state)
-        return []
-    return [lambda: held.set_global_attribute(_GLOBAL_SEED, None)]
 
 
 def _own_generator_undo(value: Any) -> list[Undo]:
