@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -26,7 +26,7 @@ class Interval:
 
     count: float
     unit: Unit
-    _next: float = 0.0  # from here on it is due
+    _next: float = field(init=False)  # from here on it is due
 
     def __post_init__(self) -> None:
         """Count from 0."""
