@@ -37,65 +37,87 @@ class Stopwatch:
         self._clock = clock
         self._device = torch.device("cpu")
         self._now: Callable[[], Any] = clock  # a moment
-        self._since: Any = None  # the moment the current piece began; None while it stands still
-        self._pieces: list[tuple[Any, Any]] = []
-        self._laps: list[list[tuple[Any, Any]]] = []
+        self._runs = False
+        # Of the laps that were not read yet, and of the one that goes on:
+        self._ends: list[Any] = []
+        self._starts: dict[int, Any] = {}  # where it is not the end of the one before
+        self._pieces: list[tuple[int, Any, Any]] = []  # which lap, from when, to when: interrupted
         self._outer: list[bool] = []
 
     def __len__(self) -> int:
         """Return the number of laps that were not read yet."""
-        return len(self._laps)
+        return len(self._ends)
 
     def clear(self, device: torch.device) -> None:
-        """Forget everything, also the passes that an error has left."""
+        """Forget everything, also the passes that an error has left; stand still."""
         self._device = device
         self._now = self._clock if device.type == "cpu" else self._event
-        self._since = None
+        self._runs = False
         self._outer.clear()
         self.restart()
 
     def restart(self) -> None:
         """Forget the laps so far; go on from here if running."""
-        self._pieces, self._laps = [], []
-        if self._since is not None:
-            self._since = self._now()
+        self._ends, self._pieces = [], []
+        self._starts = {0: self._now()} if self._runs else {}
 
     def enter(self, state: State) -> None:
         """Begin a pass: run in a training pass, stand still in any other."""
-        self._outer.append(self._since is not None)
-        self._pause()
+        self._outer.append(self._runs)
+        self._stop()
         if state.phase is Phase.TRAIN:
-            self._since = self._now()
+            self._go_on()
 
     def leave(self) -> None:
         """End a pass: run again if a training pass was interrupted by it."""
-        self._pause()
+        self._stop()
         if self._outer.pop():
-            self._since = self._now()
+            self._go_on()
 
     def lap(self) -> int:
-        """End a lap at this moment; return how many were not read yet. Syncs: never."""
-        if self._since is not None:
-            begin, self._since = self._since, self._now()
-            self._pieces.append((begin, self._since))
-        self._laps.append(self._pieces)
-        self._pieces = []
-        return len(self._laps)
+        """End a lap at this moment, if it runs. Syncs: never.
+
+        Returns:
+            How many laps were not read yet; 0 while it stands still.
+        """
+        if not self._runs:
+            return 0
+        ends = self._ends
+        ends.append(self._now())
+        return len(ends)
 
     def read(self) -> list[float]:
         """Return the seconds of the laps since the last time, and forget those laps.
 
         Syncs: once, for the end of the last lap; never on the CPU.
         """
-        laps, self._laps = self._laps, []
-        if self._device.type != "cpu" and laps:
-            laps[-1][-1][1].synchronize()  # sync: once per window, device times are read here
-        return [sum(self._between(*piece) for piece in pieces) for pieces in laps]
+        ends, starts, pieces = self._ends, self._starts, self._pieces
+        if not ends:
+            return []
+        if self._device.type != "cpu":
+            ends[-1].synchronize()  # sync: once per window, device times are read here
+        begins = [None, *ends]
+        for place, begin in starts.items():
+            begins[place] = begin
+        laps = [self._between(*both) for both in zip(begins, ends, strict=False)]
+        self._ends, self._starts, self._pieces = [], {0: begins[-1]}, []
+        for place, begin, end in pieces:
+            if place < len(laps):
+                laps[place] += self._between(begin, end)
+            else:
+                self._pieces.append((0, begin, end))
+        return laps
 
-    def _pause(self) -> None:
-        if self._since is not None:
-            self._pieces.append((self._since, self._now()))
-            self._since = None
+    def _stop(self) -> None:
+        if self._runs:
+            place = len(self._ends)
+            begin = self._starts[place] if place in self._starts else self._ends[-1]
+            self._pieces.append((place, begin, self._now()))
+            self._runs = False
+
+    def _go_on(self) -> None:
+        self._starts[len(self._ends)] = self._now()
+        self._runs = True
 
     def _event(self) -> Any:
         event = torch.Event(self._device, enable_timing=True)

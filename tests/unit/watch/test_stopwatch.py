@@ -53,13 +53,29 @@ def test_other_passes_are_left_out_of_the_lap_they_interrupt(watch, clock):
 
 
 def test_it_stands_still_between_passes(watch, clock):
-    for _ in range(2):
+    for num_laps in (0, 1):
         watch.enter(in_phase(Phase.TRAIN))
         clock.now += 1
+        assert num_laps == 0 or watch.lap() == 1
         watch.leave()
         clock.now += 100
-    watch.lap()
+        assert watch.lap() == 0
     assert watch.read() == [2]
+    assert watch.read() == []
+
+
+def test_a_pause_between_the_last_lap_and_reading_it_is_left_out_of_the_next_one(watch, clock):
+    watch.enter(in_phase(Phase.TRAIN))
+    clock.now += 1
+    watch.lap()
+    watch.enter(in_phase(Phase.VAL))
+    clock.now += 100
+    watch.leave()
+    clock.now += 2
+    assert watch.read() == [1]
+    clock.now += 4
+    watch.lap()
+    assert watch.read() == [6]
 
 
 def test_restart_forgets_what_was_measured(watch, clock):
