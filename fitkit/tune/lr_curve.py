@@ -53,8 +53,8 @@ class LRCurve:
         if self.suggestion is not None:
             axes.axvline(self.suggestion, linestyle="--", label=f"{self.suggestion:.2g}")
         axes.set(xscale="log", xlabel="learning rate", ylabel="loss")
-        if self.smoothed:  # a search ends where the loss explodes, which would flatten all the rest
-            low, first = min(self.losses), self.smoothed[0]
+        low, first = min(self.losses, default=0.0), (self.smoothed or [0.0])[0]
+        if low < first:  # a search ends where the loss explodes, which would flatten all the rest
             axes.set_ylim(low - (first - low) / 10, first + (first - low) / 2)
         axes.legend()
         return axes

@@ -205,6 +205,15 @@ def test_the_explosion_at_the_end_does_not_flatten_the_chart():
     assert axes.get_ylim() == pytest.approx((0.9, 2.5))
 
 
+def test_a_loss_that_only_rises_is_drawn_whole():
+    from fitkit import LRCurve
+
+    losses = [1.0, 2.0, 4.0]
+    low, high = LRCurve([0.1, 1.0, 10.0], losses, losses).plot().get_ylim()
+    assert low < 1.0
+    assert high > 4.0
+
+
 def test_windows_of_accumulation_are_single_points():
     found = LRFinder(start=1e-3, end=0.1, num_updates=4).find(loop_of("torch", Accumulate(2)))
     assert len(found.losses) == 4
