@@ -22,6 +22,7 @@ __all__ = [
     "children_of",
     "device_of",
     "global_seed",
+    "innermost",
     "ignores_training",
     "is_keras",
     "keras",
@@ -173,10 +174,14 @@ def device_of(model: nn.Module) -> torch.device:
 
 def optimizer_variables(optimizer: KerasOptimizer) -> list[KerasVariable]:
     """Return the variables a Keras optimizer was built for; none if it was not built yet."""
-    held: Any = optimizer
-    while hasattr(held, "inner_optimizer"):  # LossScaleOptimizer wraps another one
-        held = held.inner_optimizer
-    return held._trainable_variables if optimizer.built else []
+    return innermost(optimizer)._trainable_variables if optimizer.built else []
+
+
+def innermost(optimizer: Any) -> Any:
+    """Return the optimizer that a Keras LossScaleOptimizer wraps, any other one as it is."""
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
+    return optimizer
 
 
 def overrides(model: Any, method: str) -> bool:

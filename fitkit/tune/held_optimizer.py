@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fitkit.errors import ConfigError
-from fitkit.interop import is_keras
+from fitkit.interop import innermost, is_keras
 from fitkit.loop.callback import filled_by
 from fitkit.loop.events import Event
 
@@ -96,8 +96,7 @@ def setting_of(optimizer: Any, name: str, owner: str) -> Setting:
     """
     if isinstance(optimizer, Optimizer):
         return _OfTorch(optimizer, name, owner)
-    while hasattr(optimizer, "inner_optimizer"):  # LossScaleOptimizer wraps another one
-        optimizer = optimizer.inner_optimizer
+    optimizer = innermost(optimizer)
     if is_keras(optimizer, "optimizers.MultiOptimizer"):
         raise ConfigError(
             f"{owner} cannot act on a MultiOptimizer, which has several of each\n"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from fitkit.errors import ConfigError
-from fitkit.interop import is_keras
+from fitkit.interop import innermost, is_keras
 from fitkit.tune.keras_callbacks import KerasCallbacks
 
 if TYPE_CHECKING:
@@ -49,9 +49,7 @@ def _schedules(loop: "FitLoop", optimizer: Any, name: str) -> Iterator[str]:
 def _of_keras(loop: "FitLoop", optimizer: Any, name: str) -> Iterator[str]:
     if name != "lr" or not is_keras(optimizer, "optimizers.Optimizer"):
         return
-    while hasattr(optimizer, "inner_optimizer"):
-        optimizer = optimizer.inner_optimizer
-    rate = optimizer._learning_rate
+    rate = innermost(optimizer)._learning_rate
     if callable(rate) and not is_keras(rate, "Variable"):
         yield f"{getattr(rate, '__name__', type(rate).__name__)}, its own learning_rate"
     for callback in loop.callbacks:
