@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LRSchedule"]
 
-_ROUNDING = 1e-12  # a schedule that falls to 0 may end so far below it
+# What no optimizer takes below 0; a schedule that falls to 0 may end so far below it by rounding.
+_LEAST: dict[str, float] = {"lr": -1e-12, "weight_decay": -1e-12, "momentum": -1e-12}
 
 
 @final
@@ -57,7 +58,8 @@ class LRSchedule(Callback):
     Syncs:  once per fit, to read what there is; with a plateau once per value. A torch scheduler
         on tensor rates, and a function that returns a tensor, as they do.
     Raises: ConfigError if the optimizer has no such number, if somebody else sets it as well, if
-        the value to look at is not logged, or if the schedule gives no finite number >= 0.
+        the value to look at is not logged, or if the schedule gives no finite number, or for lr,
+        weight_decay or momentum one below 0.
 
     Example:
         ```python
@@ -217,9 +219,10 @@ class LRSchedule(Callback):
             value = float(given)  # sync: none, unless the function gives a tensor of the device
         except (TypeError, ValueError):
             value = math.nan
-        if not -_ROUNDING < value < math.inf:
+        if not _LEAST.get(self.of, -math.inf) < value < math.inf:
+            least = " >= 0" if self.of in _LEAST else ""
             raise ConfigError(
-                f"{self} gives {brief(given)} at step {step}, expected a finite number >= 0\n"
+                f"{self} gives {brief(given)} at step {step}, expected a finite number{least}\n"
                 "Correct the schedule; plot(num_steps) shows it before training."
             )
         return value

@@ -1,6 +1,7 @@
 """LRSchedule sets what a loop written by hand would set, and is the only one who does."""
 
 import copy
+import math
 
 import keras
 import pytest
@@ -281,6 +282,17 @@ def test_a_schedule_that_gives_no_rate_is_told_at_that_step(given, said):
     with pytest.raises(ConfigError, match=f"gives {said} at step 3, expected a finite number >= 0"):
         loop.fit(epochs=1)
     assert loop.state.num_updates == 3
+
+
+def test_other_numbers_may_be_negative_but_not_infinite():
+    def make(model):
+        return torch.optim.Adafactor(model.parameters(), lr=0.01)
+
+    schedule = LRSchedule(lambda k: [-0.8, -0.9, -math.inf][k], of="beta2_decay", every="1 epoch")
+    loop = loop_of("torch", schedule, optimizer=make)
+    assert loop.fit(epochs=2)["beta2_decay"] == [-0.8, -0.9]
+    with pytest.raises(ConfigError, match="gives -inf at step 2, expected a finite number\n"):
+        loop.fit(epochs=1)
 
 
 def test_a_schedule_may_fall_to_zero_within_rounding():
