@@ -3,13 +3,12 @@
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any, cast, final
 
 import torch
 from torch import Tensor
 
-from fitkit.data import default_unpack
+from fitkit.data import Gather, default_unpack
 from fitkit.data.structure import leaves, map_leaves
 from fitkit.errors import ConfigError, brief
 from fitkit.loop.callback import Callback
@@ -44,17 +43,23 @@ class Collected:
     num_dropped: int
 
 
-@dataclass
+@dataclass(slots=True)
+class _Part:
+    """Batches one after the other whose targets come from the same place."""
+
+    arrays: Any = None  # of a loader; None if the batches were gathered, as most are
+    versions: list[int] = field(default_factory=list[int])  # of the targets among them, at first
+    targets: list[Any] = field(default_factory=list[Any])  # on the host; with arrays none yet
+    ids: list[Tensor] = field(default_factory=list[Tensor])
+
+
+@dataclass(slots=True)
 class _Open:
     """A pass that is being collected."""
 
+    parts: list[_Part] = field(default_factory=lambda: [_Part()])
     outputs: list[Any] = field(default_factory=list[Any])
-    targets: list[Any] = field(default_factory=list[Any])
-    arrays: list[Any] = field(default_factory=list[Any])  # where targets are not gathered yet
-    ids: list[Tensor] = field(default_factory=list[Tensor])
-    rows: Tensor | None = None  # of the current batch
-    versions: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
-    num_kept: int = 0
+    gather: Gather | None = None  # the current batch, as it came
     num_seen: int = 0
 
 
@@ -118,41 +123,46 @@ class Predictions(Callback):
 
     def on_batch_begin(self, state: State) -> None:
         """Note which rows are about to be gathered."""
-        self._open[-1].rows = None if state.pending is None else state.pending.index
+        self._open[-1].gather = state.pending
 
     def on_batch_end(self, state: State) -> None:
         """Copy the batch to the host, as far as there is room."""
-        now, size = self._open[-1], state.batch_size
-        begin, room = now.num_seen, min(self._max_samples - now.num_kept, size)
-        now.num_seen += size
+        now, size, pending = self._open[-1], state.batch_size, state.pending
+        begin = now.num_seen
+        now.num_seen = begin + size
+        room = self._max_samples - begin
         if room <= 0:
             return
-        now.num_kept += room
-        rows = now.rows
-        if rows is None:
+        arrays = None if pending is None else pending.arrays
+        part = now.parts[-1]
+        if part.arrays is not arrays:
+            part = _Part(arrays, _versions(arrays))
+            now.parts.append(part)
+        if now.gather is None:
             rows = torch.arange(begin, begin + size, device=state.device)
-        now.ids.append(rows if room == size else rows[:room])
+        else:
+            rows = now.gather.index
+        part.ids.append(rows if size <= room else rows[:room])
         now.outputs.append(_kept(state.outputs, room, size))
-        if state.pending is None:
-            now.arrays.append(None)
-            now.targets.append(_kept(state.targets, room, size))
-        else:  # nobody has gathered the batch: its rows are gathered with those of the others
-            arrays = state.pending.arrays
-            now.arrays.append(arrays)
-            now.targets.append(None)
-            if id(arrays) not in now.versions:
-                now.versions[id(arrays)] = _versions(arrays)
+        if arrays is None:  # otherwise its rows are gathered with those of the others
+            part.targets.append(_kept(state.targets, room, size))
 
     def on_pass_end(self, state: State) -> None:
         """Put the batches together."""
         now = self._open[-1]
-        if now.ids:
-            self.passes[state.prefix.rstrip("_") or state.phase.value] = Collected(
-                _joined(now.outputs),
-                _targets(now),
-                torch.cat(now.ids).cpu(),  # sync: once per pass
-                now.num_seen - now.num_kept,
-            )
+        if not now.outputs:
+            return
+        parts = [part for part in now.parts if part.ids]
+        rows = [torch.cat(part.ids) for part in parts]
+        if any(part.versions != _versions(part.arrays) for part in parts):
+            warnings.warn(_CHANGED, stacklevel=2)
+        ids = torch.cat(rows).cpu()  # sync: once per pass
+        self.passes[state.prefix.rstrip("_") or state.phase.value] = Collected(
+            _joined(now.outputs),
+            _joined([_targets(*both) for both in zip(parts, rows, strict=True)]),
+            ids,
+            now.num_seen - len(ids),
+        )
 
 
 def _kept(structure: Any, room: int, size: int) -> Any:
@@ -164,34 +174,31 @@ def _kept(structure: Any, room: int, size: int) -> Any:
 
 def _to_host(tensor: Tensor) -> Tensor:
     # A copy also on the CPU: a recorded step writes its outputs to the same memory again.
-    tensor = tensor.detach()
+    if tensor.requires_grad:
+        tensor = tensor.detach()
     return tensor.clone() if tensor.is_cpu else tensor.cpu()  # sync: once per batch
 
 
-def _targets(now: _Open) -> Any:
-    """Return the targets of a pass; those of consecutive lazy batches by one gather."""
-    parts: list[Any] = []
-    places = range(len(now.ids))
-    for _, group in groupby(places, lambda place: id(now.arrays[place])):
-        found = [*group]
-        arrays = now.arrays[found[0]]
-        if arrays is None:
-            parts += [now.targets[place] for place in found]
-            continue
-        rows = torch.cat([now.ids[place] for place in found])
-        targets = default_unpack(arrays)[1]
-        if _versions(arrays) != now.versions[id(arrays)]:
-            warnings.warn(_CHANGED, stacklevel=3)
-        parts.append(map_leaves(lambda leaf, rows=rows: leaf[rows].cpu(), targets))  # sync: once
-    return _joined(parts)
+def _targets(part: _Part, rows: Tensor) -> Any:
+    """Return the targets of a part; those that nobody has gathered by one gather."""
+    if part.arrays is None:
+        return _joined(part.targets)
+    targets = default_unpack(part.arrays)[1]
+    return map_leaves(lambda leaf: leaf[rows].cpu(), targets)  # sync: once per pass
 
 
 def _versions(arrays: Any) -> list[int]:
     """Return how often the targets among the arrays of a loader have been written to."""
+    if arrays is None:
+        return []
     return [leaf._version for _, leaf in leaves(default_unpack(arrays)[1])]
 
 
 def _joined(batches: list[Any]) -> Any:
+    if len(batches) == 1:
+        return batches[0]
+    if isinstance(batches[0], Tensor):  # as nearly always; there are many of them
+        return torch.cat(batches)
     columns = zip(*([leaf for _, leaf in leaves(batch)] for batch in batches), strict=True)
     joined = iter([torch.cat(cast("list[Tensor]", list(column))) for column in columns])
     return map_leaves(lambda _: next(joined), batches[0])
