@@ -1,11 +1,9 @@
-"""The callbacks whose cost is measured, and for each the bare kernels it cannot do without."""
+"""What callbacks cannot do without: bare kernels, and callbacks that compute them and no more."""
 
-import io
-import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
 import keras
 import torch
@@ -13,8 +11,6 @@ from torch import Tensor
 
 import fitkit
 from fitkit import Callback
-from fitkit.loop.callback import listens_to
-from fitkit.loop.events import REGION
 from fitkit.watch.event_trace import TraceRow
 from fitkit.watch.spread import look_at, norms_of
 
@@ -23,40 +19,26 @@ WINDOW, LOOK_EVERY, PASS_STEPS = 4, 100, 1563
 Kernels = Callable[[list[Tensor], list[Tensor]], Callable[[int], object]]
 
 
-class Entry(NamedTuple):
-    """A callback to time.
-
-    Attributes:
-        make: Makes it.
-        kernels: Takes weights and gradients of the model; returns a function of the step's number
-            that computes what the callback must, and no more.
-        beside: Makes what stands in the bare stack instead of it, where it is not the bare stack.
-        looks: Whether it has every hundredth step run eagerly.
-        elsewhere: Whether it takes time in the hooks of others.
-    """
-
-    make: Callable[[], Sequence[Callback]]
-    kernels: Kernels | None = None
-    beside: Callable[[], Sequence[Callback]] = tuple
-    looks: bool = False
-    elsewhere: bool = False
-
-    @property
-    def is_in_hooks(self) -> bool:
-        """Whether all that it takes beside a recorded step goes by in its own hooks."""
-        return not (self.looks or self.elsewhere or any(map(is_recorded, self.make())))
+def same(step: int) -> object:
+    """Every step is like the others."""
+    return None
 
 
-def is_recorded(callback: Callback) -> bool:
-    """Whether it is part of the recorded step."""
-    region = REGION[fitkit.Phase.TRAIN]
-    return any(listens_to(callback, event) or event in callback.around for event in region)
+def in_window(step: int) -> object:
+    """A step opens a window, closes it, or neither."""
+    return min(step % WINDOW, 1) + (step % WINDOW == WINDOW - 1)
+
+
+def is_looked_at(step: int) -> bool:
+    """Not the first step of a block: that one is slower than others."""
+    return step % LOOK_EVERY == LOOK_EVERY // 2
 
 
 class Windows(Callback):
-    """Only open and close the windows of `Accumulate`."""
+    """Only open and close the windows of `Accumulate`; gradients add up by themselves."""
 
     phases = frozenset({fitkit.Phase.TRAIN})
+    only_watches = True
 
     def on_batch_begin(self, state: fitkit.State) -> None:
         """Say what `Accumulate` says."""
@@ -64,8 +46,20 @@ class Windows(Callback):
         state.opens_update, state.closes_update = position == 0, position == WINDOW - 1
 
 
+class Looks(Callback):
+    """Have steps run eagerly."""
+
+    phases = frozenset({fitkit.Phase.TRAIN})
+    only_watches = True
+
+    def on_batch_begin(self, state: fitkit.State) -> None:
+        """Ask for it."""
+        if is_looked_at(state.batch_index):
+            state.request_eager()
+
+
 class Bare(Callback):
-    """Compute the bare kernels of a callback after each step, and nothing without any."""
+    """Compute kernels after each step, on gradients that are made up; nothing without any."""
 
     phases = frozenset({fitkit.Phase.TRAIN})
     only_watches = True
@@ -77,8 +71,7 @@ class Bare(Callback):
     def on_fit_begin(self, state: fitkit.State) -> None:
         """Make the kernels for the weights of the model."""
         if self._make is not None:
-            parameters: list[Tensor] = [p for p in state.model.parameters() if p.requires_grad]
-            weights = [parameter.detach() for parameter in parameters]
+            weights = [weight.detach() for weight in trained(state)]
             self._each = self._make(weights, [torch.randn_like(weight) for weight in weights])
             self._make = None
 
@@ -87,64 +80,83 @@ class Bare(Callback):
         self._each(state.batch_index)
 
 
-class Looks(Callback):
-    """Have steps run eagerly."""
+class InStep(Callback):
+    """Compute kernels on the gradients of a step, within it, so that they are recorded."""
 
     phases = frozenset({fitkit.Phase.TRAIN})
     only_watches = True
 
-    def on_batch_begin(self, state: fitkit.State) -> None:
-        """Ask for it."""
-        if state.batch_index % LOOK_EVERY == 0:
-            state.request_eager()
+    def __init__(self, kernels: Callable[[list[Tensor]], object], *, spin_us: float = 0.0) -> None:
+        self._kernels, self._spin_ns = kernels, int(spin_us * 1e3)
+        self._weights: list[Tensor] = []
+
+    def on_fit_begin(self, state: fitkit.State) -> None:
+        """List the weights."""
+        self._weights = self._weights or trained(state)
+
+    def on_grads_ready(self, state: fitkit.State) -> None:
+        """Compute."""
+        self._kernels([weight.grad for weight in self._weights if weight.grad is not None])
+
+    def on_batch_end(self, state: fitkit.State) -> None:
+        """Let a known time go by."""
+        end = time.perf_counter_ns() + self._spin_ns
+        while self._spin_ns and time.perf_counter_ns() < end:
+            pass
 
 
-def accumulation(weights: list[Tensor], gradients: list[Tensor]) -> Callable[[int], object]:
-    sums, divisor = [torch.zeros_like(g) for g in gradients], torch.tensor(float(WINDOW))
+class Guarding(Callback):
+    """Take an update back, within the step, where the sum of a gradient is not finite."""
 
-    def kernels(step: int) -> None:
-        if step % WINDOW == 0:
-            torch._foreach_copy_(sums, gradients)
-        else:
-            torch._foreach_add_(sums, gradients)
-        if step % WINDOW == WINDOW - 1:
-            torch._foreach_div_(sums, divisor)
+    phases = frozenset({fitkit.Phase.TRAIN})
+    only_watches = True
 
-    return kernels
+    def __init__(self) -> None:
+        self.around = {fitkit.Event.APPLY: self._guarded}
+        self._weights: list[Tensor] = []
+
+    def attach(self, loop: fitkit.FitLoop) -> None:
+        """Keep the optimizer."""
+        optimizers = [getattr(each, "optimizer", None) for each in loop.callbacks]
+        self._optimizer = next(each for each in optimizers if each is not None)
+
+    def on_fit_begin(self, state: fitkit.State) -> None:
+        """List the weights."""
+        self._weights = self._weights or trained(state)
+
+    @contextmanager
+    def _guarded(self) -> Generator[None]:
+        held = [*self._weights, *(variable.value for variable in self._optimizer.variables)]
+        before = [tensor.detach().clone() for tensor in held]
+        sums = [weight.grad.sum() for weight in self._weights if weight.grad is not None]
+        yield
+        good = torch.stack(sums).isfinite().all()
+        for tensor, old in zip(held, before, strict=True):
+            torch.where(good, tensor, old, out=tensor)
 
 
-def norm_clipping(weights: list[Tensor], gradients: list[Tensor]) -> Callable[[int], object]:
-    def kernels(step: int) -> None:
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        torch._foreach_mul_(gradients, (1.0 / (norm + 1e-6)).clamp(max=1.0))
-
-    return kernels
+def trained(state: fitkit.State) -> list[Tensor]:
+    """Return the weights that are trained."""
+    return [parameter for parameter in state.model.parameters() if parameter.requires_grad]
 
 
-def value_clipping(weights: list[Tensor], gradients: list[Tensor]) -> Callable[[int], object]:
-    def kernels(step: int) -> None:
-        torch._foreach_clamp_max_(gradients, 0.5)
-        torch._foreach_clamp_min_(gradients, -0.5)
+def averaged(gradients: list[Tensor]) -> None:
+    torch._foreach_div_(gradients, float(WINDOW))
 
-    return kernels
+
+def norm_clipped(gradients: list[Tensor]) -> None:
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    torch._foreach_mul_(gradients, (1.0 / (norm + 1e-6)).clamp(max=1.0))
+
+
+def value_clipped(gradients: list[Tensor]) -> None:
+    torch._foreach_clamp_max_(gradients, 0.5)
+    torch._foreach_clamp_min_(gradients, -0.5)
 
 
 def averaging(weights: list[Tensor], gradients: list[Tensor]) -> Callable[[int], object]:
     averages = [torch.zeros_like(w) for w in weights]
     return lambda step: torch._foreach_lerp_(averages, weights, 0.001)
-
-
-def guarding(weights: list[Tensor], gradients: list[Tensor]) -> Callable[[int], object]:
-    slots = [w.clone() for w in (*weights, *weights)]
-
-    def kernels(step: int) -> None:
-        held = [*weights, *slots]
-        before = [tensor.clone() for tensor in held]
-        good = torch.stack([gradient.sum() for gradient in gradients]).isfinite().all()
-        for tensor, old in zip(held, before, strict=True):
-            torch.where(good, tensor, old, out=tensor)
-
-    return kernels
 
 
 def keeping(weights: list[Tensor], gradients: list[Tensor]) -> Callable[[int], object]:
@@ -188,7 +200,7 @@ def looking_at_layers(weights: list[Tensor], gradients: list[Tensor]) -> Callabl
     outputs = [torch.randn(32, len(weight)) for weight in weights if weight.dim() == 1]
 
     def kernels(step: int) -> None:
-        for each in outputs if step % LOOK_EVERY == 0 else ():
+        for each in outputs if is_looked_at(step) else ():
             std, mean = torch.std_mean(each, correction=0)
             torch.stack([mean, std, (each == 0).all(0).float().mean()])
 
@@ -197,59 +209,8 @@ def looking_at_layers(weights: list[Tensor], gradients: list[Tensor]) -> Callabl
 
 def looking_at_weights(weights: list[Tensor], gradients: list[Tensor]) -> Callable[[int], object]:
     def kernels(step: int) -> None:
-        if step % LOOK_EVERY == 0:
+        if is_looked_at(step):
             before = [weight.clone() for weight in weights]
             look_at(weights), look_at(gradients), norms_of(before), norms_of(gradients)
 
     return kernels
-
-
-REGISTRY: dict[str, Entry] = {
-    # tune
-    "Accumulate": Entry(
-        lambda: [fitkit.Accumulate(WINDOW)], accumulation, beside=lambda: [Windows()]
-    ),
-    "ClipGradNorm": Entry(lambda: [fitkit.ClipGradNorm(1.0)], norm_clipping),
-    "ClipGradValue": Entry(lambda: [fitkit.ClipGradValue(0.5)], value_clipping),
-    "EMA": Entry(lambda: [fitkit.EMA(0.999)], averaging),
-    "EarlyStopping": Entry(lambda: [fitkit.EarlyStopping("loss", patience=10**6)]),
-    "Freeze": Entry(lambda: [fitkit.Freeze("dense*", start=10**9)]),
-    "KerasCallbacks": Entry(
-        lambda: [fitkit.KerasCallbacks([keras.callbacks.TerminateOnNaN()])], calling_keras
-    ),
-    "LRSchedule": Entry(lambda: [fitkit.LRSchedule(fitkit.Cosine(1e-3, steps=10**6))], scheduling),
-    "Limits": Entry(lambda: [fitkit.Limits(max_steps=10**9)]),
-    "Predictions": Entry(lambda: [fitkit.Predictions(("train",))], keeping),
-    "NaNGuard": Entry(lambda: [fitkit.NaNGuard()], guarding),
-    "Seed": Entry(lambda: [fitkit.Seed(1)]),
-    # watch
-    "ActivationStats": Entry(lambda: [fitkit.ActivationStats()], looking_at_layers, looks=True),
-    "DeviceStats": Entry(lambda: [fitkit.DeviceStats()]),
-    "EventTrace": Entry(lambda: [fitkit.EventTrace()], tracing, elsewhere=True),
-    "Histograms": Entry(
-        lambda: [fitkit.Histograms(log_dir=tempfile.mkdtemp())], looking_at_weights, looks=True
-    ),
-    "PrintLog": Entry(lambda: [fitkit.PrintLog(file=io.StringIO())]),
-    "ProgressBar": Entry(lambda: [fitkit.ProgressBar(file=io.StringIO())]),
-    "TensorBoard": Entry(lambda: [fitkit.TensorBoard(tempfile.mkdtemp())]),
-    "Throughput": Entry(lambda: [fitkit.Throughput()]),
-}
-"""By class name; a test holds that every callback of tune/ and watch/ is here or below."""
-
-LEFT_OUT = {
-    "Benchmark": "it measures by itself, and stops the run",
-    "CSVLogger": "it writes once per epoch",
-    "Curves": "it counts in validation, and draws at its end",
-    "Graph": "it calls the model once more, in the first step",
-    "HParams": "it writes once per epoch",
-    "ImageGrid": "it draws at the end of an epoch, at the price of what it draws",
-    "Images": "it looks at validation, and draws at its end",
-    "JSONLLogger": "it writes once per epoch",
-    "MixedPrecision": "it changes what the step computes: a difference is not its own cost",
-    "ModelSummary": "it looks at the first step only",
-    "Profile": "it times and traces a few steps, and is away in all others",
-    "RunText": "it writes once per run",
-}
-
-NOTHING = Entry(lambda: [Bare(None)])
-"""A hook that does nothing: what the method cannot resolve."""

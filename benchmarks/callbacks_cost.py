@@ -1,25 +1,28 @@
-"""What each callback adds to a step, eager and recorded, in us of CPU time on one thread.
+"""What each callback adds to a step, eager and recorded, in us of wall time on one thread.
 
-On the guide's MLP with Keras loss, Adam and accuracy, batches of 32. In every round one and the
-same loop runs without the callback, with it, and with its bare kernels (a hook that computes what
-the callback must, and no more, in its place: between two steps nothing is in a cache). A callback
-that is part of the recorded step makes another program, and has a loop of its own. A recorded
-callback should add no more than 5 us and 1.3 times its kernels.
+On the guide's MLP with Keras loss, Adam and accuracy, batches of 32. A recorded callback should add
+no more than 5 us and 1.3 times its bare kernels. Where it is part of the recorded step, so are
+these: a hook in the same place computes what the callback must and no more, compiled by the same
+backend. Otherwise they are called where the callback calls them, between two steps.
 
-A few callbacks look at what no recorded step keeps, and have every hundredth step run eagerly; so
-do their kernels. What the method cannot resolve shows in the line of a hook that does nothing: a
-machine that others use tells whole steps apart by tens of us. So where all that a callback does
-beside a recorded step is done in its own hooks, the time in these is taken as well, per step of an
-epoch as long as the guide's, with what it does at the ends of pass and epoch; that is what is held
-against the time in the hook of its kernels, less that of the empty hook.
+- Where all that a callback does beside a recorded step is done in its own hooks, the time in these
+  is taken, per step of an epoch as long as the guide's, with what it does at the ends of pass and
+  epoch; and that in the hook of its kernels, less that of an empty hook.
+- Where it is not, whole steps are compared, see `step_times`. What that resolves is told by hooks
+  that do nothing, or let 5 or 10 us go by, in loops of their own.
 
-    python -m benchmarks.callbacks_cost [--rounds 21] [--backend inductor] [callback ...]
+All is done five times, by steps with loops that are built anew. "holds" and "above" are said where
+all five agree; else the bar lies within the resolution, half of what the five differ by.
+
+A few callbacks look at what no recorded step keeps, and have every hundredth step run eagerly. What
+that takes has a line of its own; their lines tell what comes on top of it.
+
+    python -m benchmarks.callbacks_cost [--rounds 40] [--backend inductor] [callback ...]
 """
 
 import argparse
 import os
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,193 +30,148 @@ os.environ["KERAS_BACKEND"] = "torch"
 os.environ.setdefault("KERAS_TORCH_DEVICE", "cpu")
 
 import numpy as np
+import torch
 
-import fitkit
-from benchmarks.callback_kernels import (
-    NOTHING,
-    REGISTRY,
-    WINDOW,
-    Bare,
-    Entry,
-    Looks,
-    is_recorded,
-)
-from benchmarks.harness import compare, spread, write_result
+from benchmarks.callback_entries import CHECKS, REGISTRY, Entry, is_recorded
+from benchmarks.callback_kernels import LOOK_EVERY, PASS_STEPS, Bare
+from benchmarks.harness import machine, write_result
 from benchmarks.record_cases import fitkit_loop
-from fitkit import Callback, Event, FitLoop, Record
-from fitkit.loop.callback import Hook
-from fitkit.loop.origin import owner_of
+from benchmarks.step_times import Contestant, differences, in_turns
+from fitkit import Callback, FitLoop, Record
 
-EAGER_STEPS, RECORDED_STEPS, EPOCH_STEPS = 50, 400, 1563
-HOOK_ROUNDS = 7
-ONCE_PER_FIT = {Event.FIT_BEGIN, Event.FIT_END, Event.CLOSE}
+EAGER_ROUNDS, RECORDED_ROUNDS, INSTANCES = 5, 40, 5
+EAGER_STEPS, RECORDED_STEPS = 20, 40
 FREE_US, FACTOR = 5.0, 1.3
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("callbacks", nargs="*", default=list(REGISTRY), metavar="callback")
-    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("callbacks", nargs="*", default=[*CHECKS, *REGISTRY], metavar="callback")
+    parser.add_argument("--rounds", type=int, default=RECORDED_ROUNDS)
     parser.add_argument("--backend", default="inductor", choices=["interpret", "inductor"])
     arguments = parser.parse_args()
-    modes: dict[str, str | None] = {"eager": None, "recorded": arguments.backend}
+    torch.set_num_threads(1)
     result: dict[str, Any] = {}
-    print(
-        f"{'callback':16}"
-        + "".join(f"{mode + ' adds':>16}" for mode in modes)
-        + "    in hooks   kernels"
-    )
-    for name in ["nothing", *arguments.callbacks]:
-        result[name] = row = {
-            mode: cost(name, backend, arguments.rounds) for mode, backend in modes.items()
+    print(f"{'callback':20}{'eager adds':>14}{'recorded':>14}{'its kernels':>14}{'may add':>14}")
+    for name in arguments.callbacks:
+        recorded = cost if entry_of(name).by_steps else in_hooks
+        row = {
+            "eager": cost(name, None),
+            "recorded": recorded(name, arguments.backend, arguments.rounds, INSTANCES),
         }
-        row["recorded"] |= in_hooks(name, arguments.backend)
+        if name in CHECKS:  # nothing to judge
+            del row["recorded"]["verdict"]
         print(line(name, row), flush=True)
-    if arguments.callbacks == list(REGISTRY):
-        result["backend"] = arguments.backend
+        result[name] = row
+    if arguments.callbacks == [*CHECKS, *REGISTRY]:
+        result |= {"backend": arguments.backend, "machine": machine("cpu")}
         write_result("callbacks_cost", result)
 
 
+def entry_of(name: str) -> Entry:
+    return REGISTRY.get(name) or CHECKS[name]
+
+
 def cost(
-    name: str, backend: str | None, rounds: int, steps: int | None = None, device: str = "cpu"
+    name: str,
+    backend: str | None,
+    rounds: int | None = None,
+    instances: int = 1,
+    device: str = "cpu",
 ) -> dict[str, Any]:
-    """Time one callback; the figures of `compare`, and what it adds in us per step."""
-    entry = REGISTRY.get(name, NOTHING)
-    steps = steps or (RECORDED_STEPS if backend else EAGER_STEPS)
-    bare = list(entry.beside())
-    stacks = {"bare": bare, name: list(entry.make())}
-    if entry.kernels:
-        stacks["kernels"] = [*bare, *([Looks()] if entry.looks else []), Bare(entry.kernels)]
-    runs = on_one_loop(stacks, backend, steps)
-    compared = compare(
-        {each: run.fit for each, run in runs.items()},
-        steps=steps,
-        rounds=rounds,
-        warmup_rounds=2,
-        device=device,
-        before=lambda each: runs[each].enter(),
-    )
-    clock = "cpu_us_per_step" if device == "cpu" else "wall_us_per_step"
-    times = {each: compared[clock][each]["all"] for each in stacks}
-    added = differences(times[name], times["bare"])
-    kernels = differences(times["kernels"], times["bare"]) if entry.kernels else [0.0]
-    compared["adds_us_per_step"] = statistics.median(added)
-    compared["adds_p5_p95"] = np.percentile(added, [5, 95]).tolist()
-    return compared | allowed(statistics.median(kernels))
+    """Compare whole steps; what the callback adds in us per step, and what its kernels do."""
+    entry = entry_of(name)
+    rounds = rounds or (RECORDED_ROUNDS if backend else EAGER_ROUNDS)
+    steps = RECORDED_STEPS if backend else EAGER_STEPS
+    if entry.kind(LOOK_EVERY // 2) != entry.kind(0):  # it looks at a step now and then
+        steps = LOOK_EVERY
+    added: dict[str, list[list[float]]] = {"callback": [], "kernels": []}
+    for _ in range(instances):
+        contestants = on_one_loop(stacks_of(entry), backend, steps, device)
+        times = in_turns(contestants, rounds, entry.kind)
+        for each, values in added.items():
+            values.append(differences(times.get(each, times["bare"]), times["bare"]))
+    adds, kernels = ([*map(statistics.median, each)] for each in added.values())
+    spread = np.percentile(np.concatenate(added["callback"]), [5, 95]).tolist()
+    return judged(adds, kernels) | {"by": "steps", "rounds": rounds, "adds_p5_p95": spread}
 
 
-def allowed(kernels_us: float) -> dict[str, float]:
-    """What a recorded callback may add, by what its kernels take."""
-    kernels_us = max(kernels_us, 0.0)
-    return {
-        "kernels_us_per_step": kernels_us,
-        "allowed_us_per_step": FREE_US + FACTOR * kernels_us,
-    }
-
-
-def in_hooks(name: str, backend: str) -> dict[str, Any]:
-    """What it takes in its own hooks, if that is all; this goes before the difference of steps."""
-    entry = REGISTRY.get(name, NOTHING)
-    if not entry.is_in_hooks:
-        return {}
-    times = hook_times(entry, backend)
-    callback, kernels, nothing = (times[each]["median"] for each in times)
-    return {"hooks": times, "in_hooks_us_per_step": callback} | allowed(kernels - nothing)
-
-
-def hook_times(entry: Entry, backend: str, steps: int = EPOCH_STEPS) -> dict[str, Any]:
-    """Wall time in us per step in the hooks of a callback, of its kernels, of an empty hook."""
+def in_hooks(
+    name: str, backend: str, rounds: int = 0, instances: int = INSTANCES, steps: int = PASS_STEPS
+) -> dict[str, Any]:
+    """Take the time in the hooks of a callback, of its kernels, of an empty one, per step."""
+    entry = entry_of(name)
     stacks = {
-        "callback": list(entry.make()),
-        "kernels": [Bare(entry.kernels)],
-        "nothing": [Bare(None)],
+        "callback": entry.make(),
+        "kernels": [*entry.beside(), entry.kernels() if entry.kernels else Bare(None)],
+        "nothing": [*entry.beside(), Bare(None)],
     }
-    runs = on_one_loop(stacks, backend, steps)
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(HOOK_ROUNDS):
-        for name, run in runs.items():
-            run.enter()
-            taken[name].append(run.time_in_hooks() / steps)
-    return {name: spread(values) for name, values in taken.items()}
+    contestants = on_one_loop(stacks, backend, steps)
+    times = [{n: each.time_in_hooks() for n, each in contestants.items()} for _ in range(instances)]
+    adds = [each["callback"] for each in times]
+    kernels = [each["kernels"] - each["nothing"] for each in times] if entry.kernels else [0.0]
+    return judged(adds, kernels * (instances // len(kernels))) | {"by": "hooks"}
 
 
-def differences(times: Sequence[float], bare: Sequence[float]) -> list[float]:
-    """What is added, round by round."""
-    return [a - b for a, b in zip(times, bare, strict=True)]
+def judged(adds: Sequence[float], kernels: Sequence[float]) -> dict[str, Any]:
+    """Hold what a callback adds against what it may, in every instance."""
+    allowed = [FREE_US + FACTOR * max(each, 0.0) for each in kernels]
+    over = differences(adds, allowed)
+    verdict = "above" if min(over) > 0 else "holds" if max(over) <= 0 else "within resolution"
+    return {
+        "adds_us_per_step": statistics.median(adds),
+        "kernels_us_per_step": statistics.median(kernels),
+        "allowed_us_per_step": statistics.median(allowed),
+        "resolution_us": (max(over) - min(over)) / 2,
+        "verdict": verdict,
+        "instances": {"adds": list(adds), "kernels": list(kernels)},
+    }
 
 
-def line(name: str, row: dict[str, Any]) -> str:
+def line(name: str, row: Mapping[str, Any]) -> str:
     """A row of the table."""
-    recorded = row["recorded"]
-    adds = "".join(f"{each['adds_us_per_step']:13.1f} us" for each in row.values())
-    hooks = f"{recorded['in_hooks_us_per_step']:9.1f} us" if "hooks" in recorded else " " * 12
-    verdict = "" if is_held(recorded) else f"   above {recorded['allowed_us_per_step']:.1f} us"
-    return f"{name:16}{adds}{hooks}{recorded['kernels_us_per_step']:7.1f} us{verdict}"
+    eager, recorded = row["eager"], row["recorded"]
+    figures = f"{eager['adds_us_per_step']:11.1f} us"
+    for each in ("adds", "kernels", "allowed"):
+        figures += f"{recorded[f'{each}_us_per_step']:11.1f} us"
+    resolved = f"+-{recorded['resolution_us']:.1f} us"
+    return f"{name:20}{figures}   {resolved:12}{recorded.get('verdict', '')}".rstrip()
 
 
-def is_held(recorded: Mapping[str, Any]) -> bool:
-    """Whether it adds no more than it may."""
-    added = recorded.get("in_hooks_us_per_step", recorded["adds_us_per_step"])
-    return added <= recorded["allowed_us_per_step"]
+def stacks_of(entry: Entry) -> dict[str, list[Callback]]:
+    """What stands on the loop: neither callback nor kernels, either of them."""
+    bare = list(entry.beside())
+    stacks = {"bare": bare, "callback": list(entry.make())}
+    return stacks | ({"kernels": [*bare, entry.kernels()]} if entry.kernels else {})
 
 
 def on_one_loop(
-    stacks: Mapping[str, Sequence[Callback]], backend: str | None, steps: int
-) -> dict[str, "Stacked"]:
+    stacks: Mapping[str, Sequence[Callback]], backend: str | None, steps: int, device: str = "cpu"
+) -> dict[str, Contestant]:
     """Put each list of callbacks on the same loop; on one of its own if it changes the program."""
     shared: FitLoop | None = None
-    runs: dict[str, Stacked] = {}
+    contestants: dict[str, Contestant] = {}
     for name, callbacks in stacks.items():
-        if shared is None or (backend and any(map(is_recorded, callbacks))):
-            record = [Record(backend)] if backend else []
-            loop = fitkit_loop("MLP", steps, *record)
+        loop = shared
+        if loop is None or (backend and any(map(is_recorded, callbacks))):
+            loop = fitkit_loop("MLP", steps, *([Record(backend)] if backend else []))
             shared = shared or loop
-        else:
-            loop = shared
-        runs[name] = Stacked(loop, callbacks)
-    for run in runs.values():  # builds, traces and compiles; whole windows
-        run.enter(num_steps=12)
-    return runs
+        contestants[name] = Contestant(loop, callbacks, device)
+    for each in contestants.values():  # builds, traces and compiles
+        each.enter()
+        each.loop.fit(max_steps=12)
+        rest(each.loop)
+    for loop in {each.loop for each in contestants.values() if steps >= LOOK_EVERY}:
+        # so that looks come amid a block
+        loop.fit(max_steps=(LOOK_EVERY // 2 - loop.state.num_updates - 1) % LOOK_EVERY + 1)
+    return contestants
 
 
-class Stacked:
-    """A loop, and callbacks that are attached to it while they are timed."""
-
-    def __init__(self, loop: FitLoop, callbacks: Sequence[Callback]) -> None:
-        self._loop, self._callbacks = loop, callbacks
-        self._own = list(loop.callbacks)
-
-    def enter(self, num_steps: int = 2 * WINDOW) -> None:
-        """Attach them, and detach those of others; `Record` looks at what has changed."""
-        there = self._loop.callbacks
-        for callback in there:
-            if callback not in self._own and callback not in self._callbacks:
-                self._loop.detach(callback)
-        self._loop.attach(*[each for each in self._callbacks if each not in there])
-        self._loop.fit(max_steps=num_steps)
-
-    def fit(self, num_steps: int) -> None:
-        """Train."""
-        first = self._loop.state.num_batches
-        while self._loop.state.num_batches - first < num_steps:
-            self._loop.fit(epochs=1)
-
-    def time_in_hooks(self) -> float:
-        """Train an epoch; return the us in the hooks of the callbacks, but for those of a fit."""
-        own, spent_ns = set(self._callbacks), 0
-
-        def trace(event: Event, hook: Hook, state: fitkit.State) -> None:
-            nonlocal spent_ns
-            begin = time.perf_counter_ns()
-            hook(state)
-            took_ns = time.perf_counter_ns() - begin
-            if owner_of(hook) in own and event not in ONCE_PER_FIT:
-                spent_ns += took_ns
-
-        self._loop.bus.add_tracer(trace)
-        self._loop.fit(epochs=1)
-        self._loop.bus.remove_tracer(trace)
-        return spent_ns / 1e3
+def rest(loop: FitLoop) -> None:
+    """Have weights stay as they are: gradients of what is learned vanish, and all is slower."""
+    for callback in loop.callbacks:
+        if (optimizer := getattr(callback, "optimizer", None)) is not None:
+            optimizer.learning_rate = 0.0
 
 
 if __name__ == "__main__":

@@ -31,14 +31,17 @@ GUIDE = {
     "machine": MACHINE,
 }
 DISPATCH = {"rows": [{"listeners": 5, "emit": 855.4, "loop": 778.7}], "machine": MACHINE}
-RECORDED = {
+ADDED = {
+    "adds_us_per_step": 12.34,
     "kernels_us_per_step": 3.25,
-    "machine": MACHINE,
+    "allowed_us_per_step": 9.225,
+    "resolution_us": 0.84,
 }
 CALLBACKS = {
-    "nothing": {"recorded": RECORDED | {"hooks": {}, "in_hooks_us_per_step": 0.84}},
-    "ClipGradNorm": {"recorded": RECORDED},
+    "nothing": {"recorded": ADDED},
+    "ClipGradNorm": {"recorded": ADDED | {"verdict": "above"}},
     "backend": "inductor",
+    "machine": MACHINE,
 }
 TURNED = {
     "points": 100,
@@ -107,8 +110,8 @@ def test_the_suite_comes_first_and_a_quick_run_gives_way_to_a_long_one():
     assert "There was no time for: cnn." in figures({"suite_cpu_quick": short})
 
 
-def test_the_cost_of_callbacks_is_told_by_their_hooks():
+def test_the_cost_of_callbacks_is_told_with_its_bar_and_its_resolution():
     text = figures({"callbacks_cost": CALLBACKS})
-    assert "| `nothing` | 0.8 | 3.2 |" in text
-    assert "ClipGradNorm" not in text  # it works in the step itself
+    assert "| `nothing` | 12.3 |  |  |  | 0.8 |" in text
+    assert "| `ClipGradNorm` | 12.3 | 3.2 | 9.2 | above | 0.8 |" in text
     assert "0123456789ab" in text
