@@ -146,7 +146,7 @@ def callback_row(name: str, settings: Settings) -> Row:
     """What a callback adds, eager and replayed."""
     recorded = "interpret" if settings.device == "cpu" else "cudagraph"
     adds = {
-        mode: callbacks_cost.cost(name, backend, rounds=7, device=settings.device)
+        mode: callbacks_cost.cost(name, backend, device=settings.device)
         for mode, backend in {"eager": None, recorded: recorded}.items()
     }
     about = heading(CASES["mlp-32"], "fitkit", vars(settings), machine(settings.device))
