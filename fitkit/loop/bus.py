@@ -36,6 +36,7 @@ class EventBus:
         self._state = state
         self._tables: dict[tuple[Phase, str | None], Table] = {}
         self._tracers: list[Tracer] = []
+        self._tracer: Tracer = _untraced  # the latest one
         self._callbacks: list[Callback] = []
         self._hooks: Table = ()
         self._phase = Phase.TRAIN
@@ -51,17 +52,15 @@ class EventBus:
 
     emit = _emit  # an attribute of the instance while it is traced
 
+    @emitter
     def _emit_traced(self, event: Event) -> None:
         for hook in self._hooks[event]:
-            self.call(event, hook)
+            self._tracer(event, hook, self._state)
 
     @emitter
     def call(self, event: Event, hook: Hook) -> None:
-        """Call one hook, through the tracers if there are any."""
-        for tracer in self._tracers[-1:]:
-            tracer(event, hook, self._state)
-            return
-        hook(self._state)
+        """Call one hook, through a tracer if there is one."""
+        self._tracer(event, hook, self._state)
 
     def build(self, entries: Iterable[Entry]) -> None:
         """Build the tables anew."""
@@ -105,13 +104,19 @@ class EventBus:
     def add_tracer(self, tracer: Tracer) -> None:
         """Let `tracer(event, hook, state)` call every hook from now on; the latest one wins."""
         self._tracers.append(tracer)
+        self._tracer = tracer
         vars(self)["emit"] = self._emit_traced
 
     def remove_tracer(self, tracer: Tracer) -> None:
         """Undo `add_tracer`."""
         self._tracers.remove(tracer)
+        self._tracer = self._tracers[-1] if self._tracers else _untraced
         if not self._tracers:
             del vars(self)["emit"]
+
+
+def _untraced(event: Event, hook: Hook, state: State) -> None:
+    hook(state)
 
 
 def flatten(entries: Iterable[Entry]) -> list[Callback]:

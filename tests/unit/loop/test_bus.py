@@ -198,3 +198,16 @@ def test_a_phase_within_a_turn_leaves_to_the_turn(bus, calls):
         bus.emit(Event.FORWARD)
     bus.emit(Event.FORWARD)
     assert calls == ["x"]
+
+
+def test_a_tracer_may_leave_in_the_hook_it_calls(bus, calls):
+    def tracer(event, hook, state):
+        calls.append("traced")
+        bus.remove_tracer(tracer)
+        hook(state)
+
+    bus.build([Named("a", calls), Named("b", calls)])
+    bus.add_tracer(tracer)
+    bus.emit(Event.FORWARD)
+    bus.call(Event.FORWARD, bus.hooks(Phase.TRAIN, Event.FORWARD)[0])
+    assert calls == ["traced", "a", "b", "a"]
