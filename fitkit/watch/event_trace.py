@@ -4,7 +4,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 from fitkit.loop.bus import owner_of
 from fitkit.loop.callback import Callback, Hook
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop
 
 __all__ = ["EventTrace", "TraceRow"]
+
+_MAX_UNCOUNTED = 1000
 
 
 @dataclass(slots=True)
@@ -80,10 +82,12 @@ class EventTrace(Callback):
     def __init__(
         self, max_rows: int = 10_000, *, clock: Callable[[], int] = time.perf_counter_ns
     ) -> None:
-        self.rows: deque[TraceRow] = deque(maxlen=positive_int("max_rows", max_rows))
         self._clock = clock
-        self._totals: dict[tuple[str, Event, str], list[float]] = defaultdict(lambda: [0, 0.0])
-        self._inner_us = [0.0]
+        self._calls: list[list[Any]] = []  # like `TraceRow`: the hook for its name, nanoseconds
+        self._kept: deque[list[Any]] = deque(maxlen=positive_int("max_rows", max_rows))
+        self._running: list[list[Any]] = []  # kept, and not counted yet
+        self._totals: dict[tuple[str, Event, str], list[int]] = defaultdict(lambda: [0, 0])
+        self._inner_ns = 0  # in the hooks that ran inside the one that is running
 
     def attach(self, loop: "FitLoop") -> None:
         """Begin to record."""
@@ -94,29 +98,49 @@ class EventTrace(Callback):
         loop.bus.remove_tracer(self._trace)
 
     def _trace(self, event: Event, hook: Hook, state: State) -> None:
-        phase = str(getattr(state, "phase", ""))
-        batch = getattr(state, "batch_index", None)
-        callback = type(owner_of(hook)).__name__
-        row = TraceRow(event, callback, phase, state.epoch, batch)
-        self.rows.append(row)
-        inner, clock = self._inner_us, self._clock
-        inner.append(0.0)
+        phase, batch = getattr(state, "phase", ""), getattr(state, "batch_index", None)
+        call: list[Any] = [event, hook, phase, state.epoch, batch, 0, None]
+        self._calls.append(call)
+        outer_ns, self._inner_ns = self._inner_ns, 0
+        clock = self._clock
         begin = clock()
         try:
             hook(state)
         finally:
-            row.us = us = (clock() - begin) / 1e3
-            row.own_us = own_us = us - inner.pop()
-            inner[-1] += us
-            total = self._totals[phase, event, callback]
+            call[5] = ns = clock() - begin
+            call[6] = ns - self._inner_ns
+            self._inner_ns = outer_ns + ns
+            if len(self._calls) >= _MAX_UNCOUNTED:
+                self._count()
+
+    def _count(self) -> None:
+        """Add the calls since the last time to the table; not at each call, beside a short step."""
+        calls, self._calls = self._calls, []
+        self._kept.extend(calls)
+        ended = [call for call in (*self._running, *calls) if call[6] is not None]
+        self._running = [call for call in (*self._running, *calls) if call[6] is None]
+        for event, hook, phase, _, _, _, own_ns in ended:
+            total = self._totals[str(phase), event, _name(hook)]
             total[0] += 1
-            total[1] += own_us
+            total[1] += own_ns
+
+    @property
+    def rows(self) -> list[TraceRow]:
+        """The latest calls, oldest first."""
+        self._count()
+        return [
+            TraceRow(
+                event, _name(hook), str(phase), epoch, batch, *[(ns or 0) / 1e3 for ns in times]
+            )
+            for event, hook, phase, epoch, batch, *times in self._kept
+        ]
 
     def table(self) -> list[tuple[str, str, str, int, float]]:
         """Return (phase, event, callback, calls, own microseconds), the longest first."""
+        self._count()
         rows = [
-            (phase, event.name, callback, int(calls), own_us)
-            for (phase, event, callback), (calls, own_us) in self._totals.items()
+            (phase, event.name, callback, calls, own_ns / 1e3)
+            for (phase, event, callback), (calls, own_ns) in self._totals.items()
         ]
         return sorted(rows, key=lambda row: -row[-1])
 
@@ -134,3 +158,7 @@ class EventTrace(Callback):
             for phase, event, callback, calls, own_us in rows
         ]
         return "\n".join(lines)
+
+
+def _name(hook: Hook) -> str:
+    return type(owner_of(hook)).__name__

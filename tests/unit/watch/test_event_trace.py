@@ -3,6 +3,8 @@ import pytest
 from fitkit import Callback, ConfigError, Event, EventTrace
 from tests.unit.watch.helpers import FakeClock, data, make_loop
 
+VALIDATE = ("VALIDATE", "Validate")
+
 
 class Nanoseconds(FakeClock):
     """Every reading is one microsecond after the last."""
@@ -142,3 +144,28 @@ def test_a_trace_attached_in_a_run_sees_the_epochs_after_it():
 
     loop.fit(3)
     assert {row.epoch for row in trace.rows if row.event is Event.EPOCH_END} == {1, 2}
+
+
+@pytest.mark.parametrize("max_uncounted", [1, 7, 10**6])
+def test_when_calls_are_counted_makes_no_difference(monkeypatch, max_uncounted):
+    monkeypatch.setattr("fitkit.watch.event_trace._MAX_UNCOUNTED", max_uncounted)
+    clock = Nanoseconds()
+    trace = EventTrace(clock=clock)
+    make_loop(Slow(clock), trace, val=data(8)).fit(2)
+    calls = len(trace.rows)
+    assert sum(row[3] for row in trace.table()) == calls
+    assert sum(row[4] for row in trace.table()) == sum(row.own_us for row in trace.rows)
+    [(num_calls, own_us)] = [row[3:] for row in trace.table() if row[1:3] == VALIDATE]
+    assert num_calls == 2  # it goes on while those within it are counted
+    inner_us = sum(row.us for row in trace.rows if row.phase == "val")
+    outer_us = sum(row.us for row in trace.rows if (row.event.name, row.callback) == VALIDATE)
+    assert own_us == outer_us - inner_us
+
+
+def test_a_hook_that_is_running_has_no_time_yet():
+    trace = EventTrace()
+    loop, seen = make_loop(trace, num_samples=4), []
+    loop.on(Event.BATCH_END)(lambda state: seen.append(trace.rows[-1].us))
+    loop.fit(1)
+    assert seen == [0.0]
+    assert [row.us > 0 for row in trace.rows if row.event is Event.BATCH_END] == [True] * 2
