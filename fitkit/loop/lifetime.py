@@ -11,8 +11,9 @@ from torch import Tensor
 from fitkit.data import Gather, batch_size_of
 from fitkit.data.structure import map_leaves
 from fitkit.loop.events import Phase
+from fitkit.loop.fields import BATCH_FIELDS, PASS_FIELDS
 from fitkit.loop.packed import PACKED, keep_packed
-from fitkit.loop.state import BATCH_FIELDS, PASS_FIELDS, State
+from fitkit.loop.state import UNSET, State
 
 __all__ = [
     "begin_batch",
@@ -25,13 +26,12 @@ __all__ = [
     "separate_logs",
 ]
 
-_UNSET: Any = object()
-
 
 def begin_fit(state: State) -> None:
     """Start a call of `fit`: counters go on, flags are cleared."""
     state.stop, state.stop_reason = False, None
     state.requests.clear()
+    state.rates = {}
     state.epoch_batches = 0
     state.started_at = time.perf_counter()
 
@@ -39,10 +39,10 @@ def begin_fit(state: State) -> None:
 @contextmanager
 def frame(state: State, phase: Phase, prefix: str, num_batches: int | None) -> Generator[None]:
     """Run a pass with pass and batch fields of its own; put the outer ones back afterwards."""
-    fields = (*PASS_FIELDS, *BATCH_FIELDS, "pending")
-    outer = {name: _slot(state, name) for name in fields}
+    fields = (*PASS_FIELDS, *BATCH_FIELDS, "pending", "packed")
+    outer = {name: state.peek(name) for name in fields}
     state.unset(fields)
-    state.pending = None
+    state.pending = state.packed = None
     state.phase, state.prefix, state.num_batches_expected = phase, prefix, num_batches
     state.log_owners = {}
     try:
@@ -56,7 +56,7 @@ def frame(state: State, phase: Phase, prefix: str, num_batches: int | None) -> G
     finally:
         state.unset(fields)
         for name, value in outer.items():
-            if value is not _UNSET:
+            if value is not UNSET:
                 setattr(state, name, value)
 
 
@@ -69,7 +69,7 @@ def begin_batch(state: State, item: Any, index: int, data_wait_s: float) -> None
     state.step_values = {}
     state.losses = {}
     state.grad_scale = None
-    state.turn = None
+    state.turn = state.packed = None
     state.opens_update = state.closes_update = True
     if isinstance(item, Gather) and state.unpack is None:
         state.pending = item  # gathered when somebody reads the batch
@@ -122,14 +122,6 @@ def separate_logs(state: State) -> Generator[dict[str, float]]:
 def is_placed(error: BaseException) -> bool:
     """Return whether a note of the error already says in which pass it was raised."""
     return any(note.startswith("in the ") for note in getattr(error, "__notes__", ()))
-
-
-def _slot(state: State, name: str) -> Any:
-    """Return the value of a slot without gathering a lazy batch, `_UNSET` if it has none."""
-    try:
-        return object.__getattribute__(state, name)
-    except AttributeError:
-        return _UNSET
 
 
 def _detached(structure: Any) -> Any:

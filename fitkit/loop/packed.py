@@ -1,7 +1,7 @@
 """The scalars of a step in one tensor, copied within the step: a replay does it without Python."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,45 +11,70 @@ from fitkit.loop.events import Phase
 if TYPE_CHECKING:
     from fitkit.loop.state import State
 
-__all__ = ["PACKED", "Packed", "keep_packed", "pack"]
+__all__ = ["PACKED", "Packed", "copy_of", "keep_packed", "pack", "packed_of"]
 
 PACKED = "packed"
 """What a callback needs that reads `state.packed`."""
 
-_KEY = "the packed scalars"  # no name that anybody logs
+_MARK = "\0"  # begins, in `step_values`, the name of the copy: it is followed by what was copied
 
 
 class Packed(NamedTuple):
-    """What `state.step_values` held at the end of the step region.
+    """What a batch has logged, in tensors that nobody writes to, float32.
 
     Attributes:
-        values: The tensors themselves, shape () each; anybody may write to them.
-        copies: The same numbers in a tensor that nobody writes to, shape (len(values),); float32
-            where the values are of several dtypes.
+        names: What was logged in the step region, and the learning rates of `state.rates`.
+        copies: The numbers, shape (len(names),).
+        beside: What was logged before or after it, shape (1,) each.
     """
 
-    values: Mapping[str, Tensor]
+    names: tuple[str, ...]
     copies: Tensor
+    beside: dict[str, Tensor]
+
+
+def packed_of(state: "State") -> Packed:
+    """Return a copy of `step_values` and `rates`, from wherever they are."""
+    values: dict[str, Tensor] = {name: rate() for name, rate in state.rates.items()}
+    values |= state.step_values  # somebody may log a name of these
+    options: Any = {"dtype": torch.float32, "device": state.device}
+    numbers = [torch.as_tensor(value, **options) for value in values.values()]
+    return Packed((*values,), torch.stack(numbers) if numbers else torch.empty(0, **options), {})
 
 
 def pack(state: "State") -> None:
-    """Copy `step_values` at the end of the step region. Syncs: never.
+    """Copy what was logged, at the end of the step region. Syncs: never.
 
-    Nothing is copied in a turn, where the values of others stand beside, in a batch that is only a
-    part of an update, nor if a value is elsewhere than on the device.
+    Nothing is copied in a turn, where the values of others stand beside, nor if a value is not on
+    the device.
     """
-    if state.phase is not Phase.TRAIN or state.turn is not None:
+    values, device = state.step_values, state.device
+    if state.phase is not Phase.TRAIN or state.turn is not None or not values:
         return
-    values, device = [*state.step_values.values()], state.device
-    if not values or not (state.opens_update and state.closes_update):
-        return
-    if all(isinstance(value, Tensor) and value.device == device for value in values):
-        if len({value.dtype for value in values}) > 1:  # a count would become the bfloat16 beside
-            values = [value.float() for value in values]
-        state.step_values[_KEY] = torch.stack(values)  # a replay publishes what is logged
+    if all(isinstance(value, Tensor) and value.device == device for value in values.values()):
+        names, copies, _ = packed_of(state)
+        values[_MARK + _MARK.join(names)] = copies  # a replay publishes what is logged
 
 
 def keep_packed(state: "State") -> None:
     """Write what `pack` has copied to `state.packed`; None if it has not."""
-    copies = state.step_values.pop(_KEY, None)
-    state.packed = None if copies is None else Packed(state.step_values.copy(), copies)
+    values = state.step_values
+    latest = next(reversed(values), "")
+    if not latest.startswith(_MARK):
+        state.packed = None
+        return
+    names, copies = _split(latest), values.pop(latest)
+    state.packed = Packed(names, copies, {})
+    if len(values) + len(state.rates) > len(names):  # a replay knows of nothing before it
+        others = {name: value for name, value in values.items() if name not in names}
+        state.packed.beside.update({n: copy_of(value) for n, value in others.items()})
+
+
+def copy_of(value: Tensor) -> Tensor:
+    """Return a copy of a scalar, float32, shape (1,)."""
+    return value.detach().reshape(1).to(torch.float32, copy=True)
+
+
+@lru_cache(1000)
+def _split(key: str) -> tuple[str, ...]:
+    return tuple(key.split(_MARK)[1:])

@@ -12,33 +12,16 @@ import torch
 from torch import Tensor
 
 from fitkit.data import Gather, default_unpack, unpacked
-from fitkit.errors import ConfigError, UnsetError
-from fitkit.loop.events import Event, Phase, hook_name
+from fitkit.errors import ConfigError
+from fitkit.loop.events import Event, Phase
+from fitkit.loop.fields import BATCH_FIELDS, LAZY_FIELDS, PASS_FIELDS, unset_error
 from fitkit.loop.logs import LogBuffer, Owners, PhaseLogs, Reduce, check_owner, check_scalar
-from fitkit.loop.packed import Packed
+from fitkit.loop.packed import Packed, copy_of
 
-__all__ = ["BATCH_FIELDS", "PASS_FIELDS", "State", "Unpack"]
+__all__ = ["UNSET", "State", "Unpack"]
 
+UNSET: Any = object()
 Unpack = Callable[[Any], tuple[Any, Any, Any]]
-
-PASS_FIELDS = (
-    *("phase", "prefix", "num_batches_expected", "batch_index", "data_wait_s", "exits"),
-    "log_owners",
-)
-_LAZY_FIELDS = ("batch", "inputs", "targets", "sample_weight")
-BATCH_FIELDS = (
-    *_LAZY_FIELDS,
-    *("batch_size", "extra", "step_values", "opens_update", "closes_update", "turn"),
-    *("outputs", "loss", "losses", "grad_scale", "step_logs", "_given"),
-)
-_WRITTEN_AT = {
-    **dict.fromkeys(PASS_FIELDS, Event.PASS_BEGIN),
-    **dict.fromkeys(BATCH_FIELDS, Event.BATCH_BEGIN),
-    "outputs": Event.FORWARD,
-    "loss": Event.LOSS,
-    "step_logs": Event.UPDATE_METRICS,
-}
-_OUTSIDE = ("unset or outside of the step", ', after the step by needs = frozenset({"outputs"})')
 
 
 class State:
@@ -66,6 +49,7 @@ class State:
         logs (dict[str, float]): Host values of this epoch; any callback may add to them.
         stop (bool), stop_reason (str | None), stop_signal (int | None): See `request_stop`.
         requests (set[Event]): See `request`.
+        rates (dict[str, Callable]): What reads tensors of the step, shape (), for `packed`.
     Pass lifetime:
         phase (Phase): What the pass is for.
         prefix (str): What log names start with: "" in training and `evaluate`, "val_" or
@@ -88,15 +72,14 @@ class State:
         losses (dict[str, Tensor]): Named parts of the loss, shape () each.
         grad_scale (Tensor | None): Shape (); what the loss is multiplied with for the gradients.
         step_values (dict[str, Tensor]): The latest logged device values, shape () each, detached.
-        packed (Packed | None): A copy of `step_values` as the step region left them, if a callback
-            declares `needs = {"packed"}`; None in turns and in parts of an update.
+        packed (Packed | None): A copy of what was logged, if `needs = {"packed"}`; None in turns.
         step_logs (dict[str, Any]): What a whole-step callback returned.
     """
 
     __slots__ = (
         *PASS_FIELDS,
         *BATCH_FIELDS,
-        *("model", "device", "is_main", "run_dir", "epoch_batches", "logged", "packed"),
+        *("model", "device", "is_main", "run_dir", "epoch_batches", "logged", "packed", "rates"),
         *("epoch", "num_epochs", "num_updates", "num_batches", "num_samples", "turn_updates"),
         *("max_epochs", "max_steps", "max_time_s", "logs", "stop", "stop_reason", "stop_signal"),
         *("requests", "needs", "started_at", "eager_requested", "error", "pending", "unpack"),
@@ -153,21 +136,15 @@ class State:
         self.error: BaseException | None = None
         self.pending: Gather | None = None
         self.packed: Packed | None = None
+        self.rates: dict[str, Callable[[], Tensor]] = {}
         self.logged, self.unpack = PhaseLogs(), unpack
 
     def __getattr__(self, name: str) -> Any:
         # Only reached when a slot is unset: a batch that nobody has looked at is gathered now.
-        if name in _LAZY_FIELDS and self.pending is not None:
+        if name in LAZY_FIELDS and self.pending is not None:
             self.gather()
             return getattr(self, name)
-        event = _WRITTEN_AT.get(name)
-        if event is None:
-            raise AttributeError(f"State has no field '{name}'")
-        when, after = _OUTSIDE if name == "outputs" else ("before it was written", "")
-        raise UnsetError(
-            f"state.{name} was read {when}\n"
-            f"It is written at {event.name}; read it in {hook_name(event)} or later{after}."
-        )
+        raise unset_error(name)
 
     # -- what callbacks call ---------------------------------------------------------------------
 
@@ -193,6 +170,8 @@ class State:
         caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented, and fast
         check_owner(self.log_owners, name, caller)
         self.step_values[name] = value
+        if self.packed is not None:  # the step is over, which has copied the others
+            self.packed.beside[name] = copy_of(value)
         weight = self.batch_size if reduce == "mean" else 1
         self.log_buffer.add(name, value, weight, reduce)
 
@@ -274,13 +253,15 @@ class State:
 
     def written(self) -> dict[str, Any]:
         """Return the parts of the batch that are set, without gathering it."""
-        found: dict[str, Any] = {}
-        for name in _LAZY_FIELDS:
-            try:
-                found[name] = object.__getattribute__(self, name)
-            except AttributeError:
-                continue
-        return found
+        found = {name: self.peek(name) for name in LAZY_FIELDS}
+        return {name: value for name, value in found.items() if value is not UNSET}
+
+    def peek(self, name: str) -> Any:
+        """Return a field without gathering the batch; UNSET if nobody has written it."""
+        try:
+            return object.__getattribute__(self, name)
+        except AttributeError:
+            return UNSET
 
     def set_batch(self, batch: Any) -> None:
         """Write the batch and what it unpacks to."""

@@ -63,6 +63,7 @@ def program_key(
         step_keys(python),
         _settings(state.device.type),
         state.needs,
+        (*state.rates,),
         state.log_buffer,
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fitkit.watch.records import PointFormat, framed
-from fitkit.watch.step_buffer import Points
+from fitkit.watch.step_points import Points
 
 __all__ = ["EventFile", "load_tensorboard"]
 

@@ -143,7 +143,8 @@ def settings_of(loop: Any) -> dict[str, float | str | bool]:
     found: dict[str, float | str | bool] = {}
     for turn, optimizer in optimizers_of(loop).items():
         found[f"{turn} optimizer".strip()] = type(optimizer).__name__
-    for name, rate in rates_of(loop).items():
+    rates = rates_of(loop)
+    for name, rate in {**rates.of_step, **rates.of_host}.items():
         value = rate()
         found[name] = value.item() if isinstance(value, Tensor) else value  # sync: once per fit
         found[name] = float(f"{found[name]:.6g}")  # sync: none, a float32 has no more digits

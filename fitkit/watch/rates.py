@@ -1,9 +1,9 @@
 """The learning rates of a loop, to be drawn over its updates."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -14,10 +14,22 @@ from fitkit.loop.events import Event
 if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop
 
-__all__ = ["Rate", "kept", "optimizers_of", "rates_of"]
+__all__ = ["Rate", "Rates", "kept", "optimizers_of", "rates_of"]
 
 Rate = Callable[[], float | Tensor]
-"""Returns the rate of now; nobody writes to what it returns."""
+"""Returns the rate of now."""
+
+
+class Rates(NamedTuple):
+    """What reads learning rates, by name. Reading syncs never.
+
+    Attributes:
+        of_step: Those in tensors that the step reads itself, shape (): of Keras.
+        of_host: Those of torch: numbers, or tensors that may be replaced.
+    """
+
+    of_step: dict[str, Callable[[], Tensor]]
+    of_host: dict[str, Rate]
 
 
 def optimizers_of(loop: "FitLoop") -> dict[str, Any]:
@@ -35,22 +47,31 @@ def optimizers_of(loop: "FitLoop") -> dict[str, Any]:
     return found
 
 
-def rates_of(loop: "FitLoop") -> dict[str, Rate]:
-    """Return what reads the rate of each optimizer, by name: "lr", or "lr_<turn>". Syncs: never.
+def rates_of(loop: "FitLoop") -> Rates:
+    """Return what reads the rate of each optimizer, by name: "lr", or "lr_<turn>".
 
-    A Keras schedule is left out: it computes its number by operations of Keras. What it has come to
-    is logged once per pass.
+    A Keras schedule is left out: asking it costs as much as a step of a small model. The number it
+    has come to is logged once per pass.
     """
-    rates: dict[str, Rate] = {}
+    rates = Rates({}, {})
     for turn, optimizer in optimizers_of(loop).items():
-        rate = _rate(optimizer)
-        if rate is not None:
-            rates[f"lr_{turn}" if turn else "lr"] = rate
+        name = f"lr_{turn}" if turn else "lr"
+        if isinstance(optimizer, Optimizer):
+            rates.of_host[name] = partial(_of_first_group, optimizer)
+            continue
+        while hasattr(optimizer, "inner_optimizer"):  # LossScaleOptimizer wraps another one
+            optimizer = optimizer.inner_optimizer
+        if is_keras(getattr(optimizer, "_learning_rate", None), "Variable"):
+            rates.of_step[name] = partial(getattr, optimizer._learning_rate, "value")
     return rates
 
 
+def _of_first_group(optimizer: Optimizer) -> float | Tensor:
+    return optimizer.param_groups[0]["lr"]  # a resumed run has other groups
+
+
 def kept(read: Rate) -> Rate:
-    """Return what reads a rate; of a tensor on the host its number, of another one a copy."""
+    """Return what reads a rate for good; of a tensor on the host its number, else a copy."""
 
     def rate() -> float | Tensor:
         now = read()
@@ -60,19 +81,3 @@ def kept(read: Rate) -> Rate:
         return now.item() if now.is_cpu else now.detach().clone()  # sync: none, it is on the host
 
     return rate
-
-
-def _rate(optimizer: Any) -> Rate | None:
-    if isinstance(optimizer, Optimizer):
-        return kept(lambda: optimizer.param_groups[0]["lr"])  # loading binds others
-    while hasattr(optimizer, "inner_optimizer"):  # LossScaleOptimizer wraps another one
-        optimizer = optimizer.inner_optimizer
-    variable = getattr(optimizer, "_learning_rate", None)
-    if not is_keras(variable, "Variable"):
-        return None
-    tensor = cast(Any, variable).value.detach()
-    if tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64):
-        # It is on the host: a view of its memory needs no operation, and less time than torch.
-        memory = memoryview(tensor.numpy())  # sync: never
-        return lambda: memory[()]
-    return kept(lambda: tensor)

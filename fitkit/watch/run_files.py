@@ -21,7 +21,7 @@ import numpy as np
 from fitkit.loop.state import State
 from fitkit.watch.axis import Axis
 from fitkit.watch.event_file import EventFile
-from fitkit.watch.step_buffer import Points
+from fitkit.watch.step_points import Points
 
 __all__ = ["WHOLE_RUN", "Charts", "RunFiles", "SafeNames"]
 

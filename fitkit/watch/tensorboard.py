@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -9,21 +10,40 @@ from fitkit.loop.callback import Stack
 from fitkit.loop.events import Phase
 from fitkit.loop.host_number import host_number
 from fitkit.loop.interval import positive_int
-from fitkit.loop.packed import PACKED
+from fitkit.loop.packed import PACKED, packed_of
 from fitkit.loop.state import State
 from fitkit.watch.axis import Axis, Kind
 from fitkit.watch.board import Board
 from fitkit.watch.layout import layout_value, pairs_of
-from fitkit.watch.rates import rates_of
+from fitkit.watch.rates import Rate, kept, rates_of
 from fitkit.watch.run_files import WHOLE_RUN, RunFiles
-from fitkit.watch.step_buffer import StepBuffer
+from fitkit.watch.step_points import Batch, num_complete, points_of
 
 if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop
 
 __all__ = ["TensorBoard"]
 
-_LEAST, _MOST = 100, 1000  # updates that are written together
+_LEAST, _MOST = 100, 1000  # batches that are written together
+
+
+@dataclass(slots=True)  # side by side: a step leaves little of the host's data in the cache
+class _Buffer:
+    """What is needed after each step.
+
+    Attributes:
+        batches: What was logged and is not written yet.
+        flush_at: The number of batches at which it is.
+        place: Tells where an update stands on the horizontal axis.
+        clock: Seconds since 1970.
+        rates: What reads the learning rates that are not packed.
+    """
+
+    batches: list[Batch]
+    flush_at: int
+    place: Callable[[State], int]
+    clock: Callable[[], float]
+    rates: dict[str, Rate]
 
 
 @final
@@ -40,7 +60,7 @@ class TensorBoard(Board):
         x: The horizontal axis: completed updates, 0-based epochs, training samples, or seconds of
             training, counted in thousandths. With "epoch", what is written per update goes to the
             folder `updates`, over updates, and validations within an epoch to `updates_val`.
-        flush_every: How many updates are collected on the device before they are written. By
+        flush_every: How many batches are collected on the device before they are written. By
             default as many as come in a second, but no less than 100 and no more than 1000.
         clock: Seconds since 1970, for tests.
 
@@ -49,7 +69,7 @@ class TensorBoard(Board):
         state.logs; the learning rate of each optimizer.
     Writes: files, from the main process only.
     Logs:   nothing.
-    Syncs:  once per `flush_every` updates and once per pass.
+    Syncs:  once per `flush_every` batches and once per pass.
     Raises: ConfigError for an unknown axis or a `flush_every` below 1; TypeError for something in
         state.logs that is no number. A disk that fails is a warning, the first time only; nothing
         more is written then.
@@ -88,7 +108,7 @@ class TensorBoard(Board):
         self._clock = clock
         self._follows_pace = flush_every is None
         self._num_due = positive_int("flush_every", _LEAST if flush_every is None else flush_every)
-        self._buffer: StepBuffer | None = None  # while fit is running, in the main process
+        self._buffer: _Buffer | None = None  # while fit is running, in the main process
         self._val_prefixes: set[str] = set()
         self._written: set[str] = set()
         self._has_layout = False
@@ -115,8 +135,11 @@ class TensorBoard(Board):
         super().on_fit_begin(state)
         if self.files is not None and self._loop is not None:
             self.files.open("train")
-            place, rates = self.files.axis.of_update, rates_of(self._loop)
-            self._buffer = StepBuffer(state.device, place=place, clock=self._clock, rates=rates)
+            rates = rates_of(self._loop)
+            of_host = {name: kept(rate) for name, rate in rates.of_host.items()}
+            place = self.files.axis.of_update
+            self._buffer = _Buffer([], self._num_due, place, self._clock, of_host)
+            state.rates = rates.of_step
             self._has_layout = False
 
     def on_epoch_begin(self, state: State) -> None:
@@ -125,28 +148,31 @@ class TensorBoard(Board):
         if self.files is not None:
             self.files.axis.begin_epoch(state)
 
-    def on_pass_begin(self, state: State) -> None:
-        """Collect what the batch before has logged, as in `on_batch_begin`."""
-        self.on_batch_begin(state)
-
-    def on_batch_begin(self, state: State) -> None:
-        """Collect what the batch before has logged: by now everybody has."""
-        buffer = self._buffer
-        if buffer is not None and buffer.settle() >= self._num_due:
-            self._flush()
-
     def on_batch_end(self, state: State) -> None:
-        """Keep the scalars of the batch, and where they stand."""
+        """Write the batches before, if they are many; keep what this one logs."""
         buffer = self._buffer
-        if buffer is not None and state.phase is Phase.TRAIN:
-            buffer.hold(state)
+        if buffer is None or state.phase is not Phase.TRAIN:
+            return
+        batches = buffer.batches
+        if len(batches) >= buffer.flush_at:
+            self._flush()
+        packed = state.packed
+        if packed is None:
+            packed = state.packed = packed_of(state)
+        # After a step even the code of a call must be fetched from memory: none that is not needed.
+        rates = [rate() for rate in buffer.rates.values()] if buffer.rates else ()
+        x, wall_s = buffer.place(state), buffer.clock()
+        batches.append((packed, state.batch_size, state.closes_update, x, wall_s, rates))
 
     def on_pass_end(self, state: State) -> None:
         """Write the steps of a training pass, or the results of a validation."""
-        if self.files is None or self._buffer is None:
+        buffer = self._buffer
+        if self.files is None or buffer is None:
             return
         if state.phase is Phase.TRAIN:
-            self._buffer.complete(state)
+            if num_complete(buffer.batches) < len(buffer.batches):  # cut short by the loader's end
+                packed, samples, _, _, wall_s, rates = buffer.batches[-1]
+                buffer.batches[-1] = packed, samples, True, buffer.place(state), wall_s, rates
             self._flush()
             self.files.axis.is_within_epoch = False
         elif state.prefix.startswith("val_"):
@@ -199,15 +225,18 @@ class TensorBoard(Board):
             files.flush()
 
     def _flush(self) -> None:
-        files, buffer = self.files, self._buffer
-        if files is None or buffer is None:
+        files, buffer, loop = self.files, self._buffer, self._loop
+        if files is None or buffer is None or loop is None:
             return
-        buffer.settle()
-        for points in buffer.take():
+        num = num_complete(buffer.batches)
+        batches = buffer.batches[:num]
+        del buffer.batches[:num]
+        for points in points_of(batches, [*buffer.rates], loop.device):
             files.add_points(files.axis.of_updates_run, points, prefix="step/")
             seconds = points.walls_s[-1] - points.walls_s[0]
             if self._follows_pace and seconds > 0:
                 self._num_due = min(max(_LEAST, int(len(points.xs) / seconds)), _MOST)
+        buffer.flush_at = len(buffer.batches) + self._num_due
         files.flush()
 
     def _write(self, files: RunFiles, state: State, only: str | None = None) -> None:

@@ -6,6 +6,9 @@ import torch
 from fitkit import Accumulate, Callback, Event, Record, TensorBoard
 from tests.unit.watch.helpers import make_loop
 
+MODES = pytest.mark.parametrize("backend", [None, "interpret", "inductor"])
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+
 
 class Reads(Callback):
     """Keep what was copied, then write to all that was logged."""
@@ -31,20 +34,45 @@ def run(*callbacks, names=("loss",), num_samples=20):
     return reads
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
-@pytest.mark.parametrize("backend", [None, "interpret", "inductor"])
+def record(backend):
+    return [Record(backend)] if backend else []
+
+
+@MODES
 @pytest.mark.parametrize("names", [("loss",), ("loss", "twice")])
 def test_what_the_step_has_logged_is_copied(backend, names):
-    reads = run(*([Record(backend)] if backend else []), names=names)
+    reads = run(*record(backend), names=names)
     assert len(reads.seen) == 10
     for packed, loss in zip(reads.seen, reads.losses, strict=True):
-        assert tuple(packed.values) == names
+        assert packed.names == names
         assert packed.copies.tolist() == [loss.item(), loss.item() * 2][: len(names)]
         assert not packed.copies.requires_grad
+        assert packed.beside == {}
 
 
-def test_parts_of_an_update_are_not_copied():
-    assert run(Accumulate(2), num_samples=32).seen == [None] * 16
+@MODES
+def test_parts_of_an_update_are_copied_each(backend):
+    seen = run(*record(backend), Accumulate(2), num_samples=32).seen
+    assert [packed.names for packed in seen] == [("loss",)] * 16
+
+
+@MODES
+@pytest.mark.parametrize("event", [Event.BATCH_BEGIN, Event.BATCH_END])
+def test_what_is_logged_beside_the_step_is_copied_at_once(backend, event):
+    class Keeps(Callback):
+        needs = frozenset({"packed"})
+        seen = ()
+
+        def on_batch_end(self, state):
+            self.seen = (*self.seen, state.packed)
+
+    keeps, count = Keeps(), torch.zeros(())
+    loop = make_loop(*record(backend), keeps)
+    loop.on(event)(lambda state: state.log("count", count.add_(1)))  # always in the same memory
+    loop.fit(2)
+    values = [dict(zip(p.names, p.copies, strict=True)) | p.beside for p in keeps.seen]
+    assert [float(each["count"]) for each in values] == [float(k) for k in range(1, 11)]
+    assert all("loss" in each for each in values)
 
 
 def test_what_is_elsewhere_or_no_tensor_is_not_copied():
@@ -88,3 +116,23 @@ def test_a_count_beside_a_bfloat16_keeps_its_digits():
     loop.on(Event.UPDATE_METRICS)(lambda state: state.log("count", torch.tensor(1013)))
     loop.fit(1)
     assert [packed.copies[2].item() for packed in reads.seen] == [1013.0] * 5
+
+
+@MODES
+def test_tensors_of_the_step_are_copied_with_it(backend):
+    rate = torch.tensor(0.5)
+
+    class WithRate(Reads):
+        def on_fit_begin(self, state):
+            if state.num_updates:  # what was recorded before knows nothing of it
+                state.rates = {"rate": lambda: rate}
+
+    reads = WithRate()
+    loop = make_loop(*record(backend), reads)
+    loop.fit(1)
+    loop.fit(1)
+    rate.fill_(0.25)
+    loop.fit(1)
+    names = [packed.names for packed in reads.seen]
+    assert names == [("loss",)] * 5 + [("rate", "loss")] * 10
+    assert [p.copies[0].item() for p in reads.seen[5:]] == [0.5] * 5 + [0.25] * 5

@@ -216,7 +216,7 @@ def test_every_field_of_the_state_is_known_to_change_or_not():
     of_the_batch = {"batch", "inputs", "targets", "sample_weight", "outputs", "loss", "losses"}
     of_the_batch |= {"grad_scale", "step_values", "step_logs", "extra", "packed", "pending"}
     of_the_batch.add("_given")
-    in_the_key = {"phase", "turn", "batch_size", "opens_update", "closes_update", "needs"}
+    in_the_key = {"phase", "turn", "batch_size", "opens_update", "closes_update", "needs", "rates"}
     settled = {"model", "device", "is_main", "run_dir", "unpack", "logged", "log_owners"}
     assert set(State.__slots__) - _HOST_FIELDS == of_the_batch | in_the_key | settled
 

@@ -22,7 +22,7 @@ def test_the_rate_of_keras_is_that_of_now(floatx, dtype):
     floatx("float32")
     loop = FitLoop(torch.nn.Linear(4, 1), TensorLoader(torch.randn(8, 4), torch.randn(8, 1)))
     loop.attach(supervised(loss=torch.nn.MSELoss(), optimizer=optimizer))
-    rate = rates_of(loop)["lr"]
+    rate = rates_of(loop).of_step["lr"]
     assert float(rate()) == 0.5
     optimizer.learning_rate.assign(0.25)
     assert float(rate()) == 0.25
@@ -45,6 +45,6 @@ def test_the_rate_of_torch_is_that_of_groups_that_were_loaded():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     loop = FitLoop(model, TensorLoader(torch.randn(8, 4), torch.randn(8, 1)))
     loop.attach(supervised(loss=torch.nn.MSELoss(), optimizer=optimizer))
-    rate = rates_of(loop)["lr"]
+    rate = rates_of(loop).of_host["lr"]
     optimizer.load_state_dict(torch.optim.SGD(model.parameters(), lr=0.25).state_dict())
     assert rate() == 0.25

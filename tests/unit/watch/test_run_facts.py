@@ -151,8 +151,7 @@ def test_numbers_of_numpy_are_settings(tmp_path):
 
 @pytest.mark.parametrize("owner", [TensorBoard, Histograms])
 def test_an_error_while_closing_leaves_no_file_open(tmp_path, monkeypatch, owner):
-    from fitkit.watch import histograms
-    from fitkit.watch.step_buffer import StepBuffer
+    from fitkit.watch import histograms, tensorboard
 
     def lost(*_):
         raise RuntimeError("the device is gone")
@@ -162,7 +161,7 @@ def test_an_error_while_closing_leaves_no_file_open(tmp_path, monkeypatch, owner
     before = len(os.listdir("/proc/self/fd"))
     with monkeypatch.context() as patch:
         if owner is TensorBoard:
-            patch.setattr(StepBuffer, "take", lost)
+            patch.setattr(tensorboard, "points_of", lost)
         else:
             patch.setattr(histograms, "_write", lost)
         with pytest.raises(RuntimeError, match="the device is gone"):
