@@ -40,6 +40,7 @@ class Optimizers:
         self._counts: list[StepCount] = []
         self._lives: list[Live] = []  # of the step that is about to run
         self._torch: list[TorchRates] = []
+        self._resting: list[TorchRates] = []  # of the others, which a step may look at
 
     def select(self, optimizers: Sequence[Any]) -> None:
         """Say which optimizers the next step may apply."""
@@ -51,6 +52,10 @@ class Optimizers:
                 self._known[id(optimizer)] = _Known(optimizer, list(self._lives_of(optimizer)))
         self._lives = [live for each in optimizers for live in self._known[id(each)].lives]
         self._torch = [live for live in self._lives if isinstance(live, TorchRates)]
+        known = [live for each in self._known.values() for live in each.lives]
+        self._resting = [
+            live for live in known if isinstance(live, TorchRates) and live not in self._torch
+        ]
 
     def _lives_of(self, optimizer: Any, *, inside: bool = False) -> Iterable[Live]:
         if isinstance(optimizer, Optimizer):
@@ -80,12 +85,12 @@ class Optimizers:
 
     def hide(self) -> None:
         """Hide the rates that tensors stand for: they are not what a program depends on."""
-        for rates in self._torch:
+        for rates in (*self._torch, *self._resting):
             rates.hide()
 
     def show(self) -> None:
         """Put the rates back."""
-        for rates in self._torch:
+        for rates in (*self._torch, *self._resting):
             rates.show()
 
     def rehearse(self) -> None:
@@ -97,7 +102,7 @@ class Optimizers:
     def traced(self) -> Generator[None]:
         """Let the optimizers take what a trace can follow."""
         with ExitStack() as stack:
-            for live in self._lives:
+            for live in (*self._lives, *self._resting):
                 stack.enter_context(live.traced())
             yield
 
@@ -116,7 +121,7 @@ class Optimizers:
 
     def fill(self, read: frozenset[int]) -> None:
         """Write the host's numbers into the tensors (ids) that a program is about to read."""
-        for live in self._lives:
+        for live in (*self._lives, *self._resting):
             live.fill(read)
 
     def ran(self, written: frozenset[int]) -> None:

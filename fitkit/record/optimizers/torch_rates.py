@@ -40,16 +40,20 @@ class TorchRates(Live):
 
     def key(self) -> Hashable:
         """Return the numbers of all groups, without the rates that tensors stand for."""
+        return tuple(
+            [
+                _numbers(group, without_rate=tensor is not None)
+                for group, tensor in zip(self._groups(), self._tensors, strict=True)
+            ]
+        )
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Return the groups as they are now, after a tensor was made for each that takes one."""
         groups = self._optimizer.param_groups
         if len(self._tensors) != len(groups):
             self._tensors = [_tensor_for(group) for group in groups]
             self._filled = [float("nan")] * len(groups)
-        return tuple(
-            [
-                _numbers(group, without_rate=tensor is not None)
-                for group, tensor in zip(groups, self._tensors, strict=True)
-            ]
-        )
+        return groups
 
     def slots(self) -> list[int]:
         """Return which tensors the optimizer keeps per parameter; a program works on these."""
@@ -57,8 +61,8 @@ class TorchRates(Live):
         return [id(slot) for slots in held for slot in slots.values() if isinstance(slot, Tensor)]
 
     def hide(self) -> None:
-        """Put tensors in the place of the rates; after `key`."""
-        groups = self._optimizer.param_groups
+        """Put tensors in the place of the rates."""
+        groups = self._groups()
         self._hidden = [group["lr"] for group in groups]
         for group, tensor in zip(groups, self._tensors, strict=True):
             if tensor is not None:

@@ -3,8 +3,20 @@
 import keras
 import pytest
 import torch
+from torch import nn
 
-from fitkit import Event, FitLoop, KerasApply, TensorLoader, supervised
+from fitkit import (
+    Accumulate,
+    Event,
+    FitLoop,
+    KerasApply,
+    LRSchedule,
+    Phase,
+    Record,
+    TensorLoader,
+    supervised,
+)
+from fitkit.record.optimizers import Optimizers
 from fitkit.record.optimizers.step_count import StepCount
 from tests.unit.record.loops import (
     compare,
@@ -340,3 +352,44 @@ class Totals(keras.layers.Layer):
         total = keras.ops.convert_to_tensor(0.0)
         total += keras.ops.mean(x)
         return x + total
+
+
+def scheduled(*callbacks):
+    """Train 3 epochs with another rate in each update; validation logs the rate from its step."""
+    torch.manual_seed(0)
+    x = torch.randn(32, 4)
+    model = nn.Linear(4, 1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1, fused=True)
+    batches = TensorLoader(x, x.sum(1, keepdim=True), batch_size=8)
+    loop = FitLoop(model, batches, batches)
+    loop.attach(supervised(loss=nn.MSELoss(), optimizer=optimizer), *callbacks)
+    loop.attach(LRSchedule(lambda step: 0.1 / (step + 1)), record := Record("interpret"))
+
+    @loop.on(Event.UPDATE_METRICS, phases=[Phase.TRAIN, Phase.VAL])
+    def log_rate(state):
+        rate = torch.as_tensor(optimizer.param_groups[0]["lr"], dtype=torch.float64)
+        state.log("rate", rate, reduce="last")
+
+    return loop.fit(epochs=3), record
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_the_rate_of_an_optimizer_that_a_step_does_not_apply_is_live_as_well(accumulate):
+    history, record = scheduled(*([Accumulate(2)] if accumulate else []))
+    last = [2, 4, 6] if accumulate else [4, 8, 12]  # updates done; the rate of the one before
+    assert history["val_rate"] == pytest.approx([0.1 / step for step in last])
+    # One of training and one of validation; of a window its first batch ever, then both halves.
+    assert len(record.recordings) == (4 if accumulate else 2)
+    assert all(recording.num_eager == 1 for recording in record.recordings.values())
+
+
+def test_a_program_whose_rate_does_not_rest_is_made_anew(monkeypatch):
+    selected = Optimizers.select
+
+    def without_the_resting(self, optimizers):
+        selected(self, optimizers)
+        self._resting = []
+
+    monkeypatch.setattr(Optimizers, "select", without_the_resting)
+    _, record = scheduled()
+    assert len(record.recordings) == 4  # one of validation per rate
