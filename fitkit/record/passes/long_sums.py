@@ -22,7 +22,9 @@ _EXACT_BETWEEN = (torch.float32, torch.float64)  # others are rounded from stage
 def _sum(x: Tensor, dim: Sequence[int] | None, keepdim: bool = False, *, dtype: Any = None) -> Any:
     """Sum the inner ones of `dim` first, and then the first one; not if that is no better."""
     dims = sorted(d % x.dim() for d in dim or range(x.dim()))
-    short = len(dims) < 2 or math.prod(x.shape[d] for d in dims) <= _LONG
+    # A dimension of one is nothing to sum: what the first stage leaves behind is summed at once.
+    several = [d for d in dims if x.shape[d] != 1]
+    short = len(several) < 2 or math.prod(x.shape[d] for d in several) <= _LONG
     if short or dtype is not None or x.dtype not in _EXACT_BETWEEN or x.device.type != "cpu":
         return NotImplemented
     inner = torch.ops.aten.sum.dim_IntList(x, dims[1:], True)

@@ -56,3 +56,11 @@ def test_without_stages_it_does_not(monkeypatch):
 )
 def test_other_sums_stay_as_they_are(x, dims):
     assert long_sums._sum(x, dims) is NotImplemented
+
+
+@pytest.mark.parametrize("dims", [(0, 2, 3), (0, 1, 2, 3), (1, 2)])
+def test_more_rows_than_a_long_sum_has_are_two_stages_as_well(dims):
+    x = torch.rand(2 * long_sums._LONG, 4, 2, 2)
+    reduced = trace(lambda batch: [batch[0].sum(dims)], (x,))
+    (compiled,) = inductor(reduced, [x])([x])
+    torch.testing.assert_close(compiled, x.sum(dims))
