@@ -145,7 +145,7 @@ def averaged(gradients: list[Tensor]) -> None:
 
 
 def norm_clipped(gradients: list[Tensor]) -> None:
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
     torch._foreach_mul_(gradients, (1.0 / (norm + 1e-6)).clamp(max=1.0))
 
 
