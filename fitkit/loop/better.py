@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from fitkit.errors import ConfigError, brief
 from fitkit.loop.callback import Callback, listens_to
 from fitkit.loop.events import Event
-from fitkit.loop.listener import Listener
 
 if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop
@@ -83,6 +82,4 @@ def check_can_come(owner: str, name: str, loop: "FitLoop") -> bool:
 
 
 def _runs_code_of_others(callback: Callback) -> bool:
-    kind = type(callback)
-    runs = isinstance(callback, Listener) or kind.__name__ == "KerasCallbacks"
-    return runs or not kind.__module__.startswith("fitkit.")
+    return callback.runs_other_code or not type(callback).__module__.startswith("fitkit.")

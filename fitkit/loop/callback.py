@@ -43,6 +43,7 @@ class Callback:
         only_watches: Whether the hooks that run between two steps change nothing that a step
             reads. If that holds for all of them, `Record` looks for changes, and asks again, at
             every 16th step only. A subclass with such hooks of its own has to say it again.
+        runs_other_code: Whether it calls what users have written, which may log what it likes.
         around: Context managers, by action, in which the action is run. A factory takes nothing.
 
     Example:
@@ -64,6 +65,7 @@ class Callback:
     instead_of_two: ClassVar[str] = ""
     one_per_turn: ClassVar[bool] = False
     only_watches: bool = False
+    runs_other_code: ClassVar[bool] = False
 
     @property
     def step_key(self) -> Hashable:

@@ -24,6 +24,8 @@ class Listener(Callback):
     that a recorded step never holds a decision that was true only once.
     """
 
+    runs_other_code = True
+
     def __init__(
         self,
         function: Callable[[State], object],

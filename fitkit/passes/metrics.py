@@ -1,6 +1,6 @@
 """Loss and metrics of a pass."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, final
 
 from fitkit.errors import CheckpointMismatchError
@@ -105,9 +105,12 @@ class Metrics(Callback):
             values.update(scalars(metric.name, metric.result()))
         return values
 
-    def running_mean(self, state: State, name: str) -> float | None:
-        """Return one of them, if it is a logged mean; None otherwise. Syncs: once."""
-        return state.log_buffer.mean(name)
+    def running_means(self, state: State) -> Callable[[str], float | None]:
+        """Return what reads one of them in this pass, None if it is no logged mean.
+
+        Syncs: never; once each time it is called.
+        """
+        return state.log_buffer.mean
 
     def _leave(self, outer: list[Any]) -> None:
         """Bring back the values of the outer pass, if there is one."""

@@ -1,9 +1,10 @@
 """Callbacks of Keras in a `FitLoop`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from numbers import Real
-from typing import TYPE_CHECKING, Any, cast, final
+from sys import getrefcount
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, final
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from fitkit.loop.callback import Callback
 from fitkit.loop.events import Phase
 from fitkit.loop.state import State
 from fitkit.tune.keras_hooks import listens, watches
-from fitkit.tune.lazy_logs import LazyLogs
+from fitkit.tune.lazy_logs import ALONE, LazyLogs
 
 if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop
@@ -25,6 +26,15 @@ __all__ = ["KerasCallbacks"]
 
 _GIVEN = ("params", "_model", "validation_data")  # by set_params and set_model, in every run
 _KIND = {Phase.TRAIN: "train", Phase.VAL: "test", Phase.PREDICT: "predict"}
+
+
+class _Pass(NamedTuple):
+    """What is the same for all batches of a pass."""
+
+    at_begin: Sequence[Any] = ()  # hooks of those that have one
+    at_end: Sequence[Any] = ()
+    read: Callable[[], dict[str, Any]] = dict  # the logs so far
+    read_one: Callable[[str], float | None] | None = None  # one of them, where that is faster
 
 
 @final
@@ -65,12 +75,11 @@ class KerasCallbacks(Callback):
     """
 
     after = ("Metrics", "CompiledRun", "TrainMode")
+    runs_other_code = True
 
     def __init__(self, callbacks: Iterable[Any]) -> None:
         self.callbacks = _checked(callbacks)
-        self._at_begin: dict[Phase, list[Any]] = {}  # hooks of those that have one
-        self._at_end: dict[Phase, list[Any]] = {}
-        self._metrics: Any = None  # who knows the values so far
+        self._pass = _Pass()
         self._epoch_is_open = False
         self._lends_optimizer = False
 
@@ -113,32 +122,37 @@ class KerasCallbacks(Callback):
     def on_pass_begin(self, state: State) -> None:
         """Call on_test_begin or on_predict_begin; find out who listens to batches."""
         self.only_watches = all(map(watches, self.callbacks))
-        for moment, hooks in (("begin", self._at_begin), ("end", self._at_end)):
-            name = f"on_{_KIND[state.phase]}_batch_{moment}"
-            found = [getattr(each, name) for each in self.callbacks if listens(each, name)]
-            hooks[state.phase] = found
+        kind = _KIND[state.phase]
+        at_begin, at_end = (
+            [getattr(each, name) for each in self.callbacks if listens(each, name)]
+            for name in (f"on_{kind}_batch_begin", f"on_{kind}_batch_end")
+        )
         known = (each for each in self._loop.callbacks if hasattr(each, "running"))
-        self._metrics = next(known, None)
+        metrics = next(known, None)
+        means = getattr(metrics, "running_means", None)
+        state.exits.callback(setattr, self, "_pass", self._pass)
+        read = partial(_running, state, metrics)
+        self._pass = _Pass(at_begin, at_end, read, means(state) if means else None)
         if state.phase is not Phase.TRAIN:
-            self._call(f"on_{_KIND[state.phase]}_begin", {})
+            self._call(f"on_{kind}_begin", {})
 
     def on_batch_begin(self, state: State) -> None:
         """Call the batch hooks of those that have one."""
-        for hook in self._at_begin[state.phase]:
+        for hook in self._pass.at_begin:
             hook(state.batch_index, {})
 
     def on_batch_end(self, state: State) -> None:
         """Call the batch hooks of those that have one, with logs that are read when looked at."""
-        hooks = self._at_end[state.phase]
+        _, hooks, read, read_one = self._pass
         if not hooks:
             return
-        mean = getattr(self._metrics, "running_mean", None)  # the loss alone is read fast
-        one = None if mean is None else partial(mean, state)
-        logs = LazyLogs(lambda: self._running(state), one)
+        logs = LazyLogs(read, read_one)
         for hook in hooks:
             hook(state.batch_index, logs)
-        logs.settle()
-        self._read_stop(state)
+        if getrefcount(logs) > ALONE:  # somebody keeps them
+            logs.settle()
+        if getattr(state.model, "stop_training", False):
+            self._read_stop(state)
 
     def on_pass_end(self, state: State) -> None:
         """Call on_test_end or on_predict_end."""
@@ -191,14 +205,6 @@ class KerasCallbacks(Callback):
         if getattr(state.model, "stop_training", False) and not state.stop:
             names = ", ".join(type(callback).__name__ for callback in self.callbacks)
             state.request_stop(f"model.stop_training was set by one of: {names}")
-
-    def _running(self, state: State) -> dict[str, Any]:
-        """Return the logs of the pass so far, as floats where they are scalars."""
-        if state.phase is Phase.PREDICT:
-            return {"outputs": state.outputs}
-        if self._metrics is not None:
-            return _floats(self._metrics.running(state))
-        return _floats(getattr(state, "step_logs", state.step_values))
 
     def _lend_optimizer(self, model: Any) -> None:
         held = [getattr(callback, "optimizer", None) for callback in self._loop.callbacks]
@@ -254,6 +260,15 @@ def _as_keras(logs: Mapping[str, float]) -> dict[str, float]:
     own = ("lr", "lr_")
     names = sorted(name for name in logs if "/" not in name and not name.startswith(own[1]))
     return {name: logs[name] for name in names if name != own[0]}
+
+
+def _running(state: State, metrics: Any) -> dict[str, Any]:
+    """Return the logs of the pass so far, as floats where they are scalars."""
+    if state.phase is Phase.PREDICT:
+        return {"outputs": state.outputs}
+    if metrics is not None:
+        return _floats(metrics.running(state))
+    return _floats(getattr(state, "step_logs", state.step_values))
 
 
 def _floats(logs: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """Logs of a batch that become floats when somebody reads them."""
 
-import sys
 from collections.abc import Callable
+from sys import getrefcount
 from typing import Any, cast
 
-__all__ = ["LazyLogs"]
+__all__ = ["ALONE", "LazyLogs"]
 
 _READING = (
     *("__contains__", "__eq__", "__ior__", "__iter__", "__len__", "__ne__"),
@@ -30,8 +30,8 @@ class LazyLogs(_Logs):
     A Keras callback that never looks costs no sync; one that looks gets floats, as from Keras.
 
     Args:
-        read: Returns the content. It reads the state of now, so it must be called before the next
-            batch: see `settle`.
+        read: Returns the content. It reads the state of now, so logs that somebody keeps (see
+            `ALONE`) must be settled before the next batch.
         one: Returns the value of a name, if that can be had without reading all, otherwise None.
             Where it is given, there are logs.
     """
@@ -41,7 +41,6 @@ class LazyLogs(_Logs):
     def __init__(
         self, read: Callable[[], dict[str, Any]], one: Callable[[str], Any] | None = None
     ) -> None:
-        super().__init__()
         self.source, self.one = read, one
 
     def __bool__(self) -> bool:
@@ -59,14 +58,8 @@ class LazyLogs(_Logs):
         return _filled(self).get(name, default) if value is None else value
 
     def settle(self) -> None:
-        """Read now if somebody has kept these logs: later they would tell of another batch."""
-        if self.num_references() > _baseline:
-            _filled(self)
-        self.source = self.one = None
-
-    def num_references(self) -> int:
-        """Return how many references there are, those of the calls included."""
-        return sys.getrefcount(self)
+        """Read now, if that has not been done: later they would tell of another batch."""
+        _filled(self)
 
 
 def _filled(logs: Any) -> dict[str, Any]:
@@ -89,20 +82,10 @@ for _name in _READING:
     setattr(LazyLogs, _name, cast(Any, _reading(_name)))
 
 
-class _Probe(LazyLogs):
-    """Counts the references of logs that nobody but a local variable holds; they vary by Python."""
-
-    __slots__ = ()
-
-    def settle(self) -> None:
-        global _baseline
-        _baseline = self.num_references()
+def _count_alone() -> int:
+    logs = LazyLogs(dict)
+    return getrefcount(logs)
 
 
-def _probe() -> None:
-    logs = _Probe(dict)
-    logs.settle()
-
-
-_baseline = 0
-_probe()
+ALONE = _count_alone()
+"""What `sys.getrefcount(logs)` is where only a local variable holds them; it varies by Python."""

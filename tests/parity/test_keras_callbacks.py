@@ -233,6 +233,43 @@ def test_running_means_with_a_supervised_stack_are_those_of_fit():
         np.testing.assert_allclose([*left[-1].values()], [*right[-1].values()], rtol=1e-6)
 
 
+class Keeps(callbacks.Callback):
+    """Keeps the logs of all batches, without a look at them or with one."""
+
+    def __init__(self, look):
+        super().__init__()
+        self.look, self.logs = look, []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.look(logs)
+        self.logs.append(logs)
+
+
+@pytest.mark.parametrize("record", [False, True])
+def test_logs_that_are_kept_are_those_of_their_batch(record):
+    looks = [lambda logs: None, lambda logs: logs.get("loss"), dict]
+    for look in looks if not record else looks[:1]:
+        kept = by_loop(lambda look=look: [Keeps(look)], record=record, epochs=2)[1][0].logs
+        theirs = by_keras(lambda: [Recorder()], epochs=2)[1][0].calls
+        theirs = [logs for name, *_, logs in theirs if name == "on_train_batch_end"]
+        assert len(kept) == len(theirs) == 10
+        for ours, expected in zip(kept, theirs, strict=True):
+            np.testing.assert_allclose(
+                [ours[name] for name in expected], [*expected.values()], 1e-6
+            )
+
+
+def test_logs_that_nobody_looks_at_are_not_read(monkeypatch):
+    class Metered(callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            pass
+
+    monkeypatch.setattr("fitkit.tune.keras_callbacks._running", lambda *_: 1 / 0)
+    by_loop(lambda: [Metered()], epochs=1)
+    with pytest.raises(ZeroDivisionError):
+        by_loop(lambda: [Keeps(len)], epochs=1)
+
+
 def test_nan_ends_the_run():
     model, (train, _) = build(), data()
     train[1][40] = np.nan

@@ -1,10 +1,11 @@
 """Logs cost nothing until somebody looks, and are an ordinary dict from then on."""
 
 import json
+from sys import getrefcount
 
 import pytest
 
-from fitkit.tune.lazy_logs import LazyLogs
+from fitkit.tune.lazy_logs import ALONE, LazyLogs
 
 
 @pytest.fixture
@@ -74,26 +75,24 @@ def test_one_value_is_had_without_reading_all(source):
     assert logs.get("none", 3) == 3
 
 
-def test_what_was_settled_unread_is_empty(source):
-    logs = LazyLogs(source, {"loss": 0.5}.get)
-    logs.settle()
-    assert logs.get("loss") is None
-    assert not logs
-    assert source.calls == 0
+def test_what_somebody_kept_is_seen(source):
+    def references(keep):
+        logs = LazyLogs(source)
+        for hook in [keep]:
+            hook(logs)
+        return getrefcount(logs)
+
+    kept = []
+    assert references(str) == references(lambda logs: logs.get("loss")) == ALONE
+    assert references(kept.append) > ALONE
 
 
-def test_what_nobody_kept_is_never_read(source):
+def test_what_was_settled_is_not_read_again(source):
     logs = LazyLogs(source)
-    logs.settle()
-    assert source.calls == 0
-
-
-def test_what_somebody_kept_is_read_before_it_is_too_late(source):
-    logs = LazyLogs(source)
-    kept = [logs]
     logs.settle()
     assert source.calls == 1
-    assert kept[0]["loss"] == 1.5
+    assert logs["loss"] == 1.5
+    assert source.calls == 1
 
 
 def test_settling_what_was_read_changes_nothing(source):
