@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fitkit.interop import is_keras
+from fitkit.interop import innermost, is_keras
 from fitkit.loop.callback import filled_by
 from fitkit.loop.events import Event
 
@@ -50,8 +50,8 @@ def optimizers_of(loop: "FitLoop") -> dict[str, Any]:
 def rates_of(loop: "FitLoop") -> Rates:
     """Return what reads the rate of each optimizer, by name: "lr", or "lr_<turn>".
 
-    A Keras schedule is left out: asking it costs as much as a step of a small model. The number it
-    has come to is logged once per pass.
+    A Keras schedule is left out: it computes its number by operations of Keras. What it has come to
+    is logged once per pass.
     """
     rates = Rates({}, {})
     for turn, optimizer in optimizers_of(loop).items():
@@ -59,15 +59,14 @@ def rates_of(loop: "FitLoop") -> Rates:
         if isinstance(optimizer, Optimizer):
             rates.of_host[name] = partial(_of_first_group, optimizer)
             continue
-        while hasattr(optimizer, "inner_optimizer"):  # LossScaleOptimizer wraps another one
-            optimizer = optimizer.inner_optimizer
+        optimizer = innermost(optimizer)
         if is_keras(getattr(optimizer, "_learning_rate", None), "Variable"):
             rates.of_step[name] = partial(getattr, optimizer._learning_rate, "value")
     return rates
 
 
 def _of_first_group(optimizer: Optimizer) -> float | Tensor:
-    return optimizer.param_groups[0]["lr"]  # a resumed run has other groups
+    return optimizer.param_groups[0]["lr"]  # loading binds other groups
 
 
 def kept(read: Rate) -> Rate:
