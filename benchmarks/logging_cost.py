@@ -7,8 +7,8 @@ in the epoch (`epoch`: validation, pictures, files) and of both (`whole`). Begin
 call of `fit` lie outside: a run has one, however long it is. What they cost is told as `run`: a new
 loop that is fitted for one update, with the files, texts and drawing of the graph that go with it.
 What a step costs is the difference of two contestants; `hooks` is the wall time per step that goes
-by in the hooks of `TensorBoard` themselves, files included, which is told more exactly where other
-work disturbs.
+by in the hooks of `TensorBoard` themselves, files and ends of epochs included, which is told more
+exactly where other work disturbs.
 
 Scalars of every step may cost 3 % of whole eager epochs, and 10 us of a recorded step; everything
 at its default intervals 10 % of whole eager epochs. With shorter epochs the pictures weigh more:
@@ -25,7 +25,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from types import MethodType
 from typing import Any
 
 os.environ["KERAS_BACKEND"] = "torch"
@@ -36,6 +35,7 @@ import torch
 
 from benchmarks.harness import machine, ratios, spread, write_result
 from benchmarks.record_cases import BATCH, digits
+from benchmarks.step_times import Contestant
 from fitkit import Callback, FitLoop, Phase, Record, Stack, TensorBoard, TensorLoader, supervised
 from tests.parity import hand_loops as hand
 from tests.parity.digits import keras_mlp
@@ -126,7 +126,7 @@ def epochs(
             gc.collect()  # one contestant does not pay for the other's garbage
             loops[name].fit(epochs=1)
             taken[name].append(parts[name].figures(trainers.steps))
-    return _by_part(taken), hook_times(loops["scalars"], trainers.steps)
+    return _by_part(taken), hook_times(loops["scalars"])
 
 
 def _by_part(taken: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
@@ -136,29 +136,11 @@ def _by_part(taken: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     }
 
 
-def hook_times(loop: FitLoop, steps: int) -> list[float]:
-    """Wall time in us per step in the hooks of a `TensorBoard` at every batch; of five epochs."""
-    [board] = [each for each in loop.callbacks if isinstance(each, TensorBoard)]
-    loop.detach(board)
-    spent_ns = [0]
-
-    def timed(hook: Callable[[Any], None]) -> Callable[[Any], None]:
-        def call(_board: TensorBoard, state: Any) -> None:
-            begin = time.perf_counter_ns()
-            hook(state)
-            spent_ns[0] += time.perf_counter_ns() - begin
-
-        return MethodType(call, board)
-
-    for name in ("on_batch_begin", "on_batch_end"):
-        setattr(board, name, timed(getattr(board, name)))
-    loop.attach(board)
-    found: list[float] = []
-    for _ in range(RUNS):
-        spent_ns[0] = 0
-        loop.fit(epochs=1)
-        found.append(spent_ns[0] / steps / 1e3)
-    return found
+def hook_times(loop: FitLoop) -> list[float]:
+    """Wall time in us per step in the hooks of `TensorBoard`, ends of epochs too; per epoch."""
+    boards = [each for each in loop.callbacks if isinstance(each, TensorBoard)]
+    contestant = Contestant(loop, boards)
+    return [contestant.time_in_hooks() for _ in range(RUNS)]
 
 
 def runs(trainers: Trainers) -> dict[str, list[float]]:
