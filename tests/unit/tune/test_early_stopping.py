@@ -4,7 +4,7 @@ import keras
 import pytest
 import torch
 
-from fitkit import Callback, ConfigError, EarlyStopping, Event, Phase, Validate
+from fitkit import Callback, ConfigError, EarlyStopping, Event, KerasCallbacks, Phase, Validate
 from tests.unit.tune.trainings import TRAININGS, batches, loop_of, weights_of
 
 NAN = float("nan")
@@ -238,3 +238,19 @@ def test_a_value_of_ones_own_may_be_called_as_those_of_validation():
     with pytest.raises(ConfigError, match="'val_loss'.*\n.*\n.*or pass a val_loader"):
         others.fit(epochs=1)
     assert others.state.num_epochs == 1  # not before: the callback might have logged it
+
+
+def test_callbacks_of_keras_and_functions_may_log_what_is_waited_for():
+    class Logs(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["val_own"] = [1.0, 2.0, 2.0, 2.0][epoch]
+
+    def stopping():
+        return EarlyStopping("val_own", mode="min", patience=2)
+
+    in_keras = loop_of("keras", KerasCallbacks([Logs()]), stopping(), val=False)
+    in_keras.fit(epochs=4)
+    by_function = loop_of("torch", stopping(), val=False)
+    by_function.on(Event.PASS_END)(lambda state: state.logs.update(val_own=1.0))
+    by_function.fit(epochs=4)
+    assert in_keras.state.num_epochs == by_function.state.num_epochs == 3
