@@ -9,7 +9,6 @@ from torch import Tensor
 from fitkit.data.structure import leaves, map_leaves
 from fitkit.loop.state import State
 from fitkit.record.refused import Refused
-from fitkit.record.region import is_set
 
 __all__ = ["publish", "published", "refuse_extras"]
 
@@ -24,14 +23,14 @@ def published(state: State, given: Sequence[Tensor], *, outputs: bool) -> dict[s
     """
     inputs = set(map(id, given))
     result: dict[str, Any] = {}
-    if is_set(state, "loss"):
+    if hasattr(state, "loss"):
         result["loss"] = state.loss.detach()
     for field in ("losses", "step_values"):
         for name, value in getattr(state, field).items():
             result[f"{field}/{name}"] = value.detach()
     if outputs:
         result["outputs"] = map_leaves(torch.detach, state.outputs)
-    if is_set(state, "step_logs"):
+    if hasattr(state, "step_logs"):
         result["step_logs"] = state.step_logs
     for name, value in vars(state.extra).items():
         if any(isinstance(leaf, Tensor) and id(leaf) not in inputs for _, leaf in leaves(value)):

@@ -15,13 +15,12 @@ from fitkit.loop.bus import EventBus, owner_of
 from fitkit.loop.callback import Callback, listens_to
 from fitkit.loop.events import REGION, Phase, hook_name
 from fitkit.loop.listener import Listener
-from fitkit.loop.state import State
+from fitkit.loop.state import UNSET, State
 from fitkit.record.refused import Refused
 
 __all__ = [
     "StepInputs",
     "fields_kept",
-    "is_set",
     "line_of",
     "region_of",
     "step_functions",
@@ -133,7 +132,8 @@ def substituted(state: State, tensors: Sequence[Tensor]) -> Generator[None]:
 @contextmanager
 def fields_kept(state: State) -> Generator[dict[str, Any]]:
     """Put the fields of the batch back that the step region writes; yield them by name."""
-    before = {name: object.__getattribute__(state, name) for name in _KEPT if is_set(state, name)}
+    found = {name: state.peek(name) for name in _KEPT}
+    before = {name: value for name, value in found.items() if value is not UNSET}
     pending, extra = state.pending, dict(vars(state.extra))
     step_values, losses = dict(state.step_values), dict(state.losses)
     try:
@@ -157,15 +157,6 @@ def _replace_batch(state: State, before: dict[str, Any]) -> None:
         known.update((id(old), new) for (_, old), (_, new) in pairs)
     if all(id(leaf) in known for _, leaf in leaves(before["batch"])):
         state.batch = map_leaves(lambda leaf: known[id(leaf)], before["batch"])
-
-
-def is_set(state: State, name: str) -> bool:
-    """Return whether a field of the batch is set; nothing is gathered."""
-    try:
-        object.__getattribute__(state, name)
-    except AttributeError:
-        return False
-    return True
 
 
 def _replaced(value: Any, supply: Any) -> Any:
