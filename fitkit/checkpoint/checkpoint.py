@@ -1,9 +1,7 @@
 """Save the state of a run, so that it can be resumed as if nothing had happened."""
 
-import difflib
 import math
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
 
@@ -11,10 +9,10 @@ from fitkit.checkpoint.lock import FolderLock
 from fitkit.checkpoint.policy import ranked, to_delete
 from fitkit.checkpoint.writer import BackgroundWriter, Copier
 from fitkit.errors import CheckpointWriteError, ConfigError, brief
-from fitkit.loop.better import Mode, check_can_come, mode_of
 from fitkit.loop.callback import TRAIN_ONLY, Callback
-from fitkit.loop.events import Event
+from fitkit.loop.events import Event, Phase
 from fitkit.loop.interval import Interval, positive_int
+from fitkit.loop.monitor import Monitor
 from fitkit.loop.snapshot import snapshot, unsaved_optimizers
 from fitkit.loop.state import State
 from fitkit.store import Content, Store
@@ -102,8 +100,9 @@ class Checkpoint(Callback):
                 f"Checkpoint(keep_best={keep_best}, mode={mode!r}) lacks what to compare\n"
                 'Name the value: monitor="val_loss".'
             )
-        self._monitor = monitor
-        self._mode: Mode = "min" if monitor is None else mode_of("Checkpoint", monitor, mode)
+        self._monitor = None if monitor is None else Monitor("Checkpoint", monitor, mode=mode)
+        if self._monitor is not None:
+            self.phases = frozenset({Phase.TRAIN, Phase.VAL})
         self._warns = on_error == "warn"
         self._writer = BackgroundWriter() if async_ else None
         self._copier = Copier()
@@ -112,7 +111,6 @@ class Checkpoint(Callback):
         self._lock: FolderLock | None = None
         self._saved_at: tuple[Any, ...] | None = None
         self._told_of_nan = False
-        self._may_be_absent = False  # the value, in an epoch without a validation
 
     def attach(self, loop: "FitLoop") -> None:
         """Keep the loop: all of it is saved."""
@@ -124,13 +122,13 @@ class Checkpoint(Callback):
         """The folder of the best checkpoint there is; None without a monitor or a save."""
         if self._monitor is None or not hasattr(self, "store"):  # or not attached yet
             return None
-        names = ranked(self.store.metas(), self._mode)
+        names = ranked(self.store.metas(), self._monitor.mode)
         return self.store.folder / names[0] if names else None
 
     def on_fit_begin(self, state: State) -> None:
         """Take the folder; start the interval."""
         if self._monitor is not None:
-            self._may_be_absent = check_can_come("Checkpoint", self._monitor, self._loop)
+            self._monitor.check(self._loop)
         self._interval.start(state)
         self._asked = False
         if state.is_main and self._lock is None:
@@ -145,8 +143,20 @@ class Checkpoint(Callback):
                 stacklevel=2,
             )
 
+    def on_epoch_begin(self, state: State) -> None:
+        """Forget the validations of the last epoch."""
+        if self._monitor is not None:
+            self._monitor.begin_epoch()
+
+    def on_pass_end(self, state: State) -> None:
+        """Remember that there was a validation."""
+        if self._monitor is not None:
+            self._monitor.at_pass_end(state)
+
     def on_batch_end(self, state: State) -> None:
         """Ask for a SAVE if one is due, and the updates so far are complete."""
+        if state.phase is not Phase.TRAIN:
+            return
         if self._writer is not None:
             self._guarded(self._writer.check)
         if (self._asked or self._interval.due(state)) and self._is_whole(state):
@@ -199,7 +209,8 @@ class Checkpoint(Callback):
         resumed = self._loop.resumed_from
         kept = resumed.name if resumed and resumed.parent == self.store.folder else None
         metas = self.store.metas()
-        delete = to_delete(metas, self._keep_last, self._keep_best, self._mode, kept)
+        mode = "min" if self._monitor is None else self._monitor.mode
+        delete = to_delete(metas, self._keep_last, self._keep_best, mode, kept)
         self.store.delete(delete)
 
     def _guarded(self, action: Any) -> None:
@@ -213,15 +224,14 @@ class Checkpoint(Callback):
     def _monitored(self, state: State) -> float | None:
         if self._monitor is None:
             return None
-        value = state.logs.get(self._monitor)
-        if value is None and not hasattr(state, "phase") and not state.stop:
-            is_validated = any(name.startswith("val_") for name in state.logs)
-            if is_validated or not self._may_be_absent:
-                raise _unknown(self._monitor, state.logs)
+        if hasattr(state, "phase") or state.stop:  # the epoch goes on, or was cut short
+            value = state.logs.get(self._monitor.name)
+        else:
+            value = self._monitor.of_epoch(state)
         if value is not None and math.isnan(value) and not self._told_of_nan:
             self._told_of_nan = True
             warnings.warn(
-                f"Checkpoint: {self._monitor} is NaN in epoch {state.epoch - 1}\n"
+                f"Checkpoint: {self._monitor.name} is NaN in epoch {state.epoch - 1}\n"
                 "NaN is never best; look at the loss and the learning rate.",
                 stacklevel=2,
             )
@@ -258,14 +268,3 @@ def _check_choice(argument: str, value: object, choices: tuple[str, ...]) -> Non
         raise ConfigError(
             f"{argument}={brief(value)} is unknown\nUse one of: {', '.join(map(repr, choices))}."
         )
-
-
-def _unknown(monitor: str, logs: Mapping[str, float]) -> ConfigError:
-    close = difflib.get_close_matches(monitor, logs, n=1)
-    hint = f"Did you mean '{close[0]}'?" if close else "Monitor one of those."
-    if monitor.startswith("val_") and not any(name.startswith("val_") for name in logs):
-        hint = "Pass a val_loader, or monitor one of those."
-    return ConfigError(
-        f"Checkpoint(monitor='{monitor}') is not logged\n"
-        f"Logged are: {', '.join(sorted(logs)) or 'nothing'}.\n{hint}"
-    )

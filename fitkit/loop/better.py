@@ -1,16 +1,11 @@
-"""Which way a logged value is better, where its name tells; and whether it can come at all."""
+"""Which way a logged value is better, where its name tells."""
 
 import re
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from fitkit.errors import ConfigError, brief
-from fitkit.loop.callback import Callback, listens_to
-from fitkit.loop.events import Event
 
-if TYPE_CHECKING:
-    from fitkit.loop.fit_loop import FitLoop
-
-__all__ = ["Mode", "check_can_come", "mode_of"]
+__all__ = ["Mode", "mode_of"]
 
 Mode = Literal["min", "max"]
 
@@ -50,36 +45,3 @@ def mode_of(owner: str, name: Any, mode: Any) -> Mode:
     raise ConfigError(
         f'{owner} {what}\nSay mode="min" if lower is better, mode="max" if higher is.'
     )
-
-
-def check_can_come(owner: str, name: str, loop: "FitLoop") -> bool:
-    """Check before the first batch that a value can be logged.
-
-    Returns:
-        Whether it comes by validation, and so perhaps not in every epoch.
-
-    Raises:
-        ConfigError: If it is one of validation, the loop does not validate, and all its callbacks
-            are fitkit's; others may log what they like.
-    """
-    if not name.startswith("val_"):
-        return False
-    validates = any(listens_to(callback, Event.VALIDATE) for callback in loop.callbacks)
-    if loop.val_loaders and validates:
-        return True
-    if any(map(_runs_code_of_others, loop.callbacks)):
-        return False
-    if not loop.val_loaders:
-        raise ConfigError(
-            f"{owner} waits for '{name}', but the loop has no val_loader\n"
-            "Pass one: FitLoop(model, train_loader, val_loader), or monitor "
-            f"'{name.removeprefix('val_')}'."
-        )
-    raise ConfigError(
-        f"{owner} waits for '{name}', but no callback validates\n"
-        "Attach Validate(); supervised() and compiled() have it."
-    )
-
-
-def _runs_code_of_others(callback: Callback) -> bool:
-    return callback.runs_other_code or not type(callback).__module__.startswith("fitkit.")

@@ -10,7 +10,7 @@ import numpy as np
 from fitkit.errors import ConfigError, brief
 from fitkit.loop.state import State
 
-__all__ = ["Interval", "positive_int"]
+__all__ = ["Interval", "not_negative", "positive_int"]
 
 Unit = Literal["update", "epoch", "minute"]
 _INTEGERS: tuple[type, ...] = (int, np.integer)
@@ -101,4 +101,19 @@ def positive_int(argument: str, value: Any) -> int:
     raise ConfigError(
         f"{argument}={brief(value)} ({type(value).__name__}), expected an int of at least 1\n"
         f"Give a whole number, for example {argument}=1."
+    )
+
+
+def not_negative(owner: str, argument: str, value: Any) -> float:
+    """Return `value` if it is a finite number of at least 0.
+
+    Raises:
+        ConfigError: If it is anything else.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and 0 <= value < math.inf:
+        return float(value)  # sync: none, it is a number
+    raise ConfigError(
+        f"{owner}({argument}={brief(value)}) got a {type(value).__name__}, expected a number >= 0\n"
+        f"Give a finite number, for example {argument}=0.001."
     )

@@ -12,8 +12,8 @@ from fitkit.loop.better import Mode
 from fitkit.loop.callback import Callback
 from fitkit.loop.events import Phase
 from fitkit.loop.interval import positive_int
+from fitkit.loop.monitor import Monitor
 from fitkit.loop.state import State
-from fitkit.tune.monitor import Monitor
 from fitkit.tune.weight_copies import copy_into, copy_of, trained_tensors
 
 if TYPE_CHECKING:

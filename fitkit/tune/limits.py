@@ -9,10 +9,9 @@ from fitkit.errors import ConfigError, brief
 from fitkit.loop.bus import EventBus
 from fitkit.loop.callback import Callback
 from fitkit.loop.events import Phase
-from fitkit.loop.interval import positive_int
+from fitkit.loop.interval import not_negative, positive_int
 from fitkit.loop.runner import Runner
 from fitkit.loop.state import State
-from fitkit.tune.monitor import not_negative
 from fitkit.tune.rehearsal import players, untouched
 
 if TYPE_CHECKING:

@@ -8,12 +8,11 @@ from fitkit.errors import ConfigError, brief
 from fitkit.loop.bus import EventBus
 from fitkit.loop.callback import TRAIN_ONLY, Callback
 from fitkit.loop.events import Event, Phase
-from fitkit.loop.interval import positive_int
+from fitkit.loop.interval import not_negative, positive_int
 from fitkit.loop.runner import Runner
 from fitkit.loop.state import State
 from fitkit.tune.held_optimizer import Setting, build_optimizers, held_optimizer, setting_of
 from fitkit.tune.lr_curve import LRCurve
-from fitkit.tune.monitor import not_negative
 from fitkit.tune.rehearsal import players, untouched, untouched_model, untouched_optimizers
 
 if TYPE_CHECKING:

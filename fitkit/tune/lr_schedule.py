@@ -14,9 +14,9 @@ from fitkit.loop.callback import TRAIN_ONLY, Callback
 from fitkit.loop.events import Phase
 from fitkit.loop.figure import axes_or_new
 from fitkit.loop.interval import Interval, positive_int
+from fitkit.loop.monitor import Monitor
 from fitkit.loop.state import State
 from fitkit.tune.held_optimizer import Setting, held_optimizer, setting_of
-from fitkit.tune.monitor import Monitor
 from fitkit.tune.plateau import Plateau
 from fitkit.tune.rates_of_steps import RatesOfSteps, ratios_of
 from fitkit.tune.schedules import is_pure
@@ -255,7 +255,7 @@ def _monitor_of(schedule: Any, name: str | None) -> Monitor | None:
     is_plateau = isinstance(schedule, lr_scheduler.ReduceLROnPlateau)
     if is_plateau and name is not None:
         mode: Any = cast("Any", schedule).mode
-        return Monitor("LRSchedule", name, mode=mode, min_delta=0.0)
+        return Monitor("LRSchedule", name, mode=mode)
     if name is None and not is_plateau:
         return None
     given = f"{type(schedule).__name__} and monitor={brief(name)}"

@@ -6,8 +6,8 @@ from typing import Any, final
 
 from fitkit.errors import ConfigError, brief
 from fitkit.loop.better import Mode
-from fitkit.loop.interval import positive_int
-from fitkit.tune.monitor import Monitor, not_negative
+from fitkit.loop.interval import not_negative, positive_int
+from fitkit.loop.monitor import Monitor
 
 __all__ = ["Plateau"]
 

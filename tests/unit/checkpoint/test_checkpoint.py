@@ -59,7 +59,7 @@ def test_a_value_of_ones_own_may_be_called_as_those_of_validation(tmp_path):
     assert loop.callbacks[-2].best.name == "step-00000010-epoch-0001"
     loop = make_loop(tmp_path / "b", val=False, monitor="val_own", mode="min")
     loop.on(Event.EPOCH_END)(lambda state: None)  # it might have logged it
-    with pytest.raises(ConfigError, match="'val_own'.*\n.*loss, lr.*\nPass a val_loader, or"):
+    with pytest.raises(ConfigError, match="'val_own'.*\n.*loss, lr.*\n.* or pass a val_loader"):
         loop.fit(epochs=1)
 
 
@@ -72,6 +72,34 @@ def test_an_epoch_without_a_validation_is_saved_all_the_same(tmp_path):
     with pytest.raises(ConfigError, match="'val_los'.*\n.*\nDid you mean 'val_loss'"):
         loop.fit(epochs=4)
     assert loop.state.num_epochs == 2
+
+
+def test_a_value_of_ones_own_is_no_validation(tmp_path):
+    def loop_with(folder, monitor):
+        loop = make_loop(folder, monitor=monitor, mode="min", validate="2 epochs", keep_last=None)
+        loop.on(Event.EPOCH_END)(lambda state: state.logs.update(val_own=1.0))
+        return loop
+
+    loop_with(tmp_path / "a", "val_loss").fit(epochs=4)
+    metas = Store(tmp_path / "a" / "checkpoints").metas().values()
+    assert [meta["monitored"] is None for meta in metas] == [True, False, True, False]
+    misspelled = loop_with(tmp_path / "b", "val_los")
+    with pytest.raises(ConfigError, match="'val_los'.*\n.*\n.*'val_loss'"):
+        misspelled.fit(epochs=4)
+    assert misspelled.state.num_epochs == 2  # told at the first validation, and not before
+
+
+def test_a_value_computed_after_a_validation_is_absent_where_there_was_none(tmp_path):
+    loop = make_loop(tmp_path, monitor="val_own", mode="min", validate="2 epochs", keep_last=None)
+
+    @loop.on(Event.EPOCH_END)
+    def log(state):
+        if "val_loss" in state.logs:
+            state.logs["val_own"] = 1.0
+
+    loop.fit(epochs=4)
+    metas = Store(tmp_path / "checkpoints").metas().values()
+    assert [meta["monitored"] for meta in metas] == [None, 1.0, None, 1.0]
 
 
 @pytest.mark.parametrize(

@@ -229,6 +229,35 @@ def test_a_missing_value_is_told_at_the_first_look():
     assert no_loader.state.num_batches == unvalidated.state.num_batches == 0
 
 
+@pytest.mark.parametrize(
+    ("val", "validates", "lacks", "remedy"),
+    [
+        (False, True, "the loop has no val_loader", "pass a val_loader"),
+        (True, False, "no callback validates", "attach Validate()"),
+        (
+            *(False, False, "the loop has no val_loader and no callback validates"),
+            "pass a val_loader and attach Validate()",
+        ),
+    ],
+)
+def test_what_validation_lacks_is_told_and_nothing_else(val, validates, lacks, remedy):
+    def loop_with(*callbacks):
+        loop = loop_of("torch", *callbacks, EarlyStopping(), val=val)
+        if not validates:
+            loop.detach(next(c for c in loop.callbacks if isinstance(c, Validate)))
+        return loop
+
+    with pytest.raises(ConfigError) as before:
+        loop_with().fit(epochs=1)
+    assert str(before.value).splitlines()[:2] == [
+        f"EarlyStopping waits for 'val_loss', but {lacks}",
+        f"{remedy[0].upper()}{remedy[1:]}, or monitor 'loss'.",
+    ]
+    with pytest.raises(ConfigError) as after:
+        loop_with(Scripted([1.0], "own")).fit(epochs=1)
+    assert str(after.value).splitlines()[2] == f"Monitor one of these, or {remedy}."
+
+
 def test_a_value_of_ones_own_may_be_called_as_those_of_validation():
     stopping = EarlyStopping("val_own", mode="min", patience=2)
     loop = loop_of("torch", Scripted([1.0, 2.0, 2.0, 2.0], "val_own"), stopping, val=False)

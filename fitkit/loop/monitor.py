@@ -2,17 +2,19 @@
 
 import difflib
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from fitkit.errors import ConfigError, brief
-from fitkit.loop.better import Mode, check_can_come, mode_of
-from fitkit.loop.events import Phase
+from fitkit.errors import ConfigError
+from fitkit.loop.better import Mode, mode_of
+from fitkit.loop.callback import Callback, listens_to
+from fitkit.loop.events import Event, Phase
+from fitkit.loop.interval import not_negative
 from fitkit.loop.state import State
 
 if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop
 
-__all__ = ["Monitor", "not_negative"]
+__all__ = ["Monitor"]
 
 
 class Monitor:
@@ -34,23 +36,34 @@ class Monitor:
         ConfigError: If the mode is neither and cannot be inferred, or `min_delta` is negative.
     """
 
-    def __init__(self, owner: str, name: str, *, mode: Mode | None, min_delta: float) -> None:
+    def __init__(self, owner: str, name: str, *, mode: Mode | None, min_delta: float = 0.0) -> None:
         self.name = name
-        self.mode = mode_of(owner, name, mode)
+        self.mode: Mode = mode_of(owner, name, mode)
         self.min_delta = not_negative(owner, "min_delta", min_delta)
         self.num_epochs = 1
         self._owner = owner
-        self._is_seen = self._is_validated = False
-        self._may_be_absent = False  # in an epoch without a validation
+        self._lacking: dict[str, str] = {}  # of what the value needs, with the remedies
+        self.begin_epoch()
 
     def check(self, loop: "FitLoop") -> None:
         """Check before the first batch that the value can come.
 
         Raises:
-            ConfigError: If it is one of validation and the loop does not validate.
+            ConfigError: If it is one of validation, the loop does not validate, and all its
+                callbacks are fitkit's; others may log what they like.
         """
+        self.begin_epoch()
+        self._lacking = _lacking(loop) if self.name.startswith("val_") else {}
+        if self._lacking and not any(map(_runs_code_of_others, loop.callbacks)):
+            remedy = " and ".join(self._lacking.values())
+            raise ConfigError(
+                f"{self._owner} waits for '{self.name}', but {' and '.join(self._lacking)}\n"
+                f"{remedy[0].upper()}{remedy[1:]}, or monitor '{self.name.removeprefix('val_')}'."
+            )
+
+    def begin_epoch(self) -> None:
+        """Forget what was seen; `check` and `at_epoch_end` do so."""
         self._is_seen = self._is_validated = False
-        self._may_be_absent = check_can_come(self._owner, self.name, loop)
 
     def at_pass_end(self, state: State) -> float | None:
         """Return the value if the validation pass that ends has logged it."""
@@ -68,12 +81,23 @@ class Monitor:
         Raises:
             ConfigError: If it should have been logged by now.
         """
-        value = None if self._is_seen else state.logs.get(self.name)
+        value = self.of_epoch(state)
         if value is None and not self._is_seen:
-            if self._is_validated or not self._may_be_absent:
-                raise self._missing(state)
             self.num_epochs += 1  # no validation in this epoch
-        self._is_seen = self._is_validated = False
+        is_seen = self._is_seen
+        self.begin_epoch()
+        return None if is_seen else value
+
+    def of_epoch(self, state: State) -> float | None:
+        """Return the value of the epoch that ends; None if it is one of a validation to come.
+
+        Raises:
+            ConfigError: If it should have been logged by now.
+        """
+        value = state.logs.get(self.name)
+        may_be_absent = self.name.startswith("val_") and not self._lacking
+        if value is None and not self._is_seen and (self._is_validated or not may_be_absent):
+            raise self._missing(state)
         return value
 
     def is_better(self, value: float, than: float | None) -> bool:
@@ -88,26 +112,24 @@ class Monitor:
     def _missing(self, state: State) -> ConfigError:
         known = sorted(state.logs)
         close = difflib.get_close_matches(self.name, known, n=1)
-        nearest = f"; the nearest is '{close[0]}'" if close else ""
-        if self.name.startswith("val_") and not self._may_be_absent:
-            nearest = ", or pass a val_loader"
+        hint = f"Did you mean '{close[0]}'?" if close else "Monitor one of these."
+        if self._lacking:
+            hint = f"Monitor one of these, or {' and '.join(self._lacking.values())}."
         return ConfigError(
             f"{self._owner} waits for '{self.name}', which no callback has logged\n"
-            f"Logged are: {', '.join(known) or 'no values at all'}.\n"
-            f"Monitor one of these{nearest}."
+            f"Logged are: {', '.join(known) or 'no values at all'}.\n{hint}"
         )
 
 
-def not_negative(owner: str, argument: str, value: Any) -> float:
-    """Return `value` if it is a finite number of at least 0.
+def _lacking(loop: "FitLoop") -> dict[str, str]:
+    """Return what a loop lacks that is to validate, with the remedies."""
+    lacking: dict[str, str] = {}
+    if not loop.val_loaders:
+        lacking["the loop has no val_loader"] = "pass a val_loader"
+    if not any(listens_to(callback, Event.VALIDATE) for callback in loop.callbacks):
+        lacking["no callback validates"] = "attach Validate()"
+    return lacking
 
-    Raises:
-        ConfigError: If it is anything else.
-    """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if number and 0 <= value < math.inf:
-        return float(value)  # sync: none, it is a number
-    raise ConfigError(
-        f"{owner}({argument}={brief(value)}) got a {type(value).__name__}, expected a number >= 0\n"
-        f"Give a finite number, for example {argument}=0.001."
-    )
+
+def _runs_code_of_others(callback: Callback) -> bool:
+    return callback.runs_other_code or not type(callback).__module__.startswith("fitkit.")
