@@ -2,7 +2,8 @@
 
 import difflib
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from fitkit.errors import ConfigError
 from fitkit.loop.better import Mode, mode_of
@@ -108,6 +109,19 @@ class Monitor:
             return True
         gain = than - value if self.mode == "min" else value - than
         return gain > self.min_delta
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was seen in this epoch, and the epochs since the value was."""
+        return {
+            "num_epochs": self.num_epochs,
+            "is_seen": self._is_seen,
+            "is_validated": self._is_validated,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore them: a run that goes on in mid-epoch finds the value in `state.logs`."""
+        self.num_epochs = state["num_epochs"]
+        self._is_seen, self._is_validated = state["is_seen"], state["is_validated"]
 
     def _missing(self, state: State) -> ConfigError:
         known = sorted(state.logs)

@@ -119,12 +119,13 @@ class EarlyStopping(Callback):
             copy_into(trained_tensors(state.model), self._weights)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best value, its weights, and the looks since."""
+        """Return the best value, its weights, the looks since, and what was seen in this epoch."""
         return {
             "best": math.nan if self.best is None else self.best,
             "best_epoch": self.best_epoch,
             "num_bad": self._num_bad,
             "has_stopped": self._has_stopped,
+            "monitor": self._monitor.state_dict(),
             "weights": list(self._weights),
         }
 
@@ -133,6 +134,7 @@ class EarlyStopping(Callback):
         self.best = None if math.isnan(state["best"]) else state["best"]
         self.best_epoch = state["best_epoch"]
         self._num_bad, self._has_stopped = state["num_bad"], state["has_stopped"]
+        self._monitor.load_state_dict(state["monitor"])
         self._weights = copy_of(state["weights"])
 
     def _look(self, value: float | None, state: State) -> None:

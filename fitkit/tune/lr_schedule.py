@@ -191,12 +191,15 @@ class LRSchedule(Callback):
         """Return where it is, and what a scheduler or plateau keeps."""
         inner: Any = getattr(self._schedule, "state_dict", None)
         kept: dict[str, Any] = {} if inner is None else copy.deepcopy(inner())
-        return {"at": self._at, "ratios": self._rates.ratios, "inner": kept}
+        seen = None if self._monitor is None else self._monitor.state_dict()
+        return {"at": self._at, "ratios": self._rates.ratios, "inner": kept, "monitor": seen}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore them."""
         self._at = state["at"]
         self._rates.scale(state["ratios"])
+        if self._monitor is not None:
+            self._monitor.load_state_dict(state["monitor"])
         if state["inner"]:
             self._schedule.load_state_dict(copy.deepcopy(state["inner"]))
 
