@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, final
 from torch import nn
 
 from fitkit.errors import ConfigError
+from fitkit.loop.applied import turn_of
 from fitkit.loop.callback import TRAIN_ONLY, Callback
 from fitkit.loop.events import Event
 from fitkit.loop.interval import positive_int
 from fitkit.loop.state import State
 from fitkit.tune.batch_weight import BatchWeight, batch_weight_of
-from fitkit.tune.optimizers import refuse_doubled, turn_of
+from fitkit.tune.optimizers import refuse_doubled
 from fitkit.tune.weight_copies import trained_tensors
 from fitkit.tune.window import Window
 

@@ -7,28 +7,12 @@ from torch.optim import Optimizer
 
 from fitkit.errors import ConfigError
 from fitkit.interop import innermost, is_keras
-from fitkit.loop.callback import filled_by
-from fitkit.loop.events import Event
+from fitkit.loop.applied import applied_optimizers
 
 if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop
 
-__all__ = ["Setting", "build_optimizers", "held_optimizer", "held_optimizers", "setting_of"]
-
-
-def held_optimizers(loop: "FitLoop") -> dict[int, tuple[Any, str | None]]:
-    """Return the optimizers that the callbacks of a loop apply, with the name of their turn."""
-    found: dict[int, tuple[Any, str | None]] = {}
-    for callback in loop.callbacks:
-        if Event.APPLY not in filled_by(callback):
-            continue
-        optimizer = getattr(callback, "optimizer", None)
-        if optimizer is None and is_keras(loop.model, "Model"):
-            optimizer = loop.model.optimizer
-        turns = [t.name for t in loop.bus.turns if t is not None and callback in t.callbacks]
-        if isinstance(optimizer, Optimizer) or is_keras(optimizer, "optimizers.Optimizer"):
-            found[id(optimizer)] = (optimizer, turns[0] if turns else None)
-    return found
+__all__ = ["Setting", "build_optimizers", "held_optimizer", "setting_of"]
 
 
 def held_optimizer(loop: "FitLoop", given: Any, owner: str) -> tuple[Any, str | None]:
@@ -42,7 +26,7 @@ def held_optimizer(loop: "FitLoop", given: Any, owner: str) -> tuple[Any, str | 
     Raises:
         ConfigError: If there is none, more than one, or `given` is not among them.
     """
-    found = held_optimizers(loop)
+    found = {id(each): (each, turn) for turn, each in applied_optimizers(loop).items()}
     if given is not None and id(given) in found:
         return found[id(given)]
     if given is None and len(found) == 1:
@@ -69,7 +53,7 @@ def build_optimizers(loop: "FitLoop") -> None:
         build: Any = getattr(callback, "build_optimizer", None)
         if build is not None:
             build()
-    for optimizer, _ in held_optimizers(loop).values():
+    for optimizer in applied_optimizers(loop).values():
         if is_keras(optimizer, "optimizers.Optimizer") and not optimizer.built:
             optimizer.build(loop.model.trainable_variables)
 

@@ -7,26 +7,20 @@ from torch import Tensor
 
 from fitkit.errors import ConfigError
 from fitkit.interop import is_keras
+from fitkit.loop.applied import applied_optimizers, turn_of
 from fitkit.loop.callback import Callback
-from fitkit.tune.held_optimizer import held_optimizers
 
 if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop
 
-__all__ = ["grads_scaled_by", "optimizers_beside", "refuse_doubled", "turn_of"]
-
-
-def turn_of(loop: "FitLoop", callback: Callback) -> str | None:
-    """Return the name of the turn that `callback` is in, if it is in one."""
-    named = (turn for turn in loop.bus.turns if turn is not None and callback in turn.callbacks)
-    return next((turn.name for turn in named), None)
+__all__ = ["grads_scaled_by", "optimizers_beside", "refuse_doubled"]
 
 
 def optimizers_beside(loop: "FitLoop", callback: Callback) -> list[Any]:
     """Return the optimizers whose gradients `callback` sees: all but those of other turns."""
     own = turn_of(loop, callback)
-    held = held_optimizers(loop).values()
-    return [optimizer for optimizer, turn in held if own is None or turn in (own, None)]
+    held = applied_optimizers(loop).items()
+    return [optimizer for turn, optimizer in held if own is None or turn in (own, None)]
 
 
 def refuse_doubled(

@@ -6,9 +6,10 @@ import torch
 
 from fitkit.errors import ConfigError
 from fitkit.interop import is_keras, modules_of
+from fitkit.loop.applied import turn_of
 from fitkit.loop.callback import Callback, filled_by
 from fitkit.loop.events import Event
-from fitkit.tune.optimizers import grads_scaled_by, optimizers_beside, turn_of
+from fitkit.tune.optimizers import grads_scaled_by, optimizers_beside
 
 if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop

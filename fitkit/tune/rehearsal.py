@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fitkit.interop import global_seed, is_keras, keras_layers_of, modules_of, set_global_seed
+from fitkit.loop.applied import applied_optimizers
 from fitkit.loop.callback import Callback, listens_to
 from fitkit.loop.events import REGION, Event, Phase
 from fitkit.loop.state import State
-from fitkit.tune.held_optimizer import held_optimizers
 from fitkit.tune.keras_callbacks import KerasCallbacks
 from fitkit.tune.lr_schedule import LRSchedule
 from fitkit.tune.weight_copies import copy_into, copy_of
@@ -106,7 +106,7 @@ def untouched_model(model: nn.Module) -> Generator[None]:
 def untouched_optimizers(loop: "FitLoop") -> Generator[None]:
     """Put back slots, counters and numbers of the optimizers; a Keras optimizer must be built."""
     with ExitStack() as stack:
-        for optimizer, _ in held_optimizers(loop).values():
+        for optimizer in applied_optimizers(loop).values():
             kind = _torch_undo if isinstance(optimizer, Optimizer) else _keras_undo
             stack.callback(kind(optimizer))
         yield

@@ -10,9 +10,10 @@ import numpy as np
 from torch import Tensor
 
 from fitkit.errors import ConfigError, brief
+from fitkit.loop.applied import applied_optimizers
 from fitkit.loop.state import State
 from fitkit.watch.board import Board
-from fitkit.watch.rates import optimizers_of, rates_of
+from fitkit.watch.rates import rates_of
 from fitkit.watch.run_files import WHOLE_RUN, RunFiles
 
 __all__ = ["HParams", "settings_of"]
@@ -141,8 +142,8 @@ def settings_of(loop: Any) -> dict[str, float | str | bool]:
     With turns the names of their settings begin with that of the turn.
     """
     found: dict[str, float | str | bool] = {}
-    for turn, optimizer in optimizers_of(loop).items():
-        found[f"{turn} optimizer".strip()] = type(optimizer).__name__
+    for turn, optimizer in applied_optimizers(loop).items():
+        found[f"{turn} optimizer" if turn else "optimizer"] = type(optimizer).__name__
     rates = rates_of(loop)
     for name, rate in {**rates.of_step, **rates.of_host}.items():
         value = rate()

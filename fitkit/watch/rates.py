@@ -2,19 +2,18 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 from torch.optim import Optimizer
 
 from fitkit.interop import innermost, is_keras
-from fitkit.loop.callback import filled_by
-from fitkit.loop.events import Event
+from fitkit.loop.applied import applied_optimizers
 
 if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop
 
-__all__ = ["Rate", "Rates", "kept", "optimizers_of", "rates_of"]
+__all__ = ["Rate", "Rates", "kept", "rates_of"]
 
 Rate = Callable[[], float | Tensor]
 """Returns the rate of now."""
@@ -32,21 +31,6 @@ class Rates(NamedTuple):
     of_host: dict[str, Rate]
 
 
-def optimizers_of(loop: "FitLoop") -> dict[str, Any]:
-    """Return what the callbacks of a loop apply, by turn; "" for one outside of turns."""
-    turns = {c: t.name for t in loop.bus.turns if t is not None for c in t.callbacks}
-    found: dict[str, Any] = {}
-    for callback in loop.callbacks:
-        if Event.APPLY not in filled_by(callback):
-            continue
-        optimizer = getattr(callback, "optimizer", None)
-        if optimizer is None and is_keras(loop.model, "Model"):
-            optimizer = loop.model.optimizer
-        if isinstance(optimizer, Optimizer) or is_keras(optimizer, "optimizers.Optimizer"):
-            found[turns.get(callback, "")] = optimizer
-    return found
-
-
 def rates_of(loop: "FitLoop") -> Rates:
     """Return what reads the rate of each optimizer, by name: "lr", or "lr_<turn>".
 
@@ -54,7 +38,7 @@ def rates_of(loop: "FitLoop") -> Rates:
     is logged once per pass.
     """
     rates = Rates({}, {})
-    for turn, optimizer in optimizers_of(loop).items():
+    for turn, optimizer in applied_optimizers(loop).items():
         name = f"lr_{turn}" if turn else "lr"
         if isinstance(optimizer, Optimizer):
             rates.of_host[name] = partial(_of_first_group, optimizer)
