@@ -36,12 +36,14 @@ class Undo:
         self.forgot = False
         self._optimizers: list[Any] = []
         self._of_keras: list[Any] = []
+        self._counts: list[Tensor] = []  # of updates
 
     def prepare(self, loop: "FitLoop", callback: Callback) -> None:
         """List what an update writes, at the beginning of a pass."""
         self.weights = list(loop.model.parameters())
         self._optimizers = optimizers_beside(loop, callback)
         self._of_keras = [o for o in self._optimizers if is_keras(o, "optimizers.Optimizer")]
+        self._counts = []
         for each in loop.callbacks:
             if build := getattr(each, "build_optimizer", None):
                 build()  # what an update that is taken back has made could not be
@@ -68,9 +70,9 @@ class Undo:
 
     def recount(self) -> None:
         """Have Record count the updates of a Keras optimizer anew: some may not have happened."""
-        for optimizer in self._of_keras:
-            if optimizer.built:
-                increment_version(optimizer._iterations.value)
+        if len(self._counts) < len(self._of_keras):
+            self._counts = [o._iterations.value for o in self._of_keras if o.built]
+        increment_version(self._counts)
 
     def _slots(self) -> list[Tensor]:
         return [slot for optimizer in self._optimizers for slot in _slots_of(optimizer)]
