@@ -14,7 +14,8 @@ from fitkit.loop.events import Phase
 from fitkit.loop.interval import positive_int
 from fitkit.loop.monitor import Monitor
 from fitkit.loop.state import State
-from fitkit.tune.weight_copies import copy_into, copy_of, trained_tensors
+from fitkit.tune.tensor_lists import copy_
+from fitkit.tune.weight_copies import copy_of, trained_tensors
 
 if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop
@@ -116,7 +117,7 @@ class EarlyStopping(Callback):
     def on_fit_end(self, state: State) -> None:
         """Go back to the best weights."""
         if self._restores and self._weights:
-            copy_into(trained_tensors(state.model), self._weights)
+            copy_(trained_tensors(state.model), self._weights)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best value, its weights, the looks since, and what was seen in this epoch."""
@@ -156,7 +157,7 @@ class EarlyStopping(Callback):
             return
         weights = trained_tensors(state.model)
         if len(self._weights) == len(weights):
-            copy_into(self._weights, weights)
+            copy_(self._weights, weights)
         else:
             self._weights = copy_of(weights)
 

@@ -151,8 +151,7 @@ class NaNGuard(Callback):
 
     @contextmanager
     def _statistics_kept(self) -> Generator[None]:
-        with torch.no_grad():
-            copy_(self._before, self._statistics)
+        copy_(self._before, self._statistics)
         yield
 
     @contextmanager

@@ -18,7 +18,8 @@ from fitkit.loop.events import REGION, Event, Phase
 from fitkit.loop.state import State
 from fitkit.tune.keras_callbacks import KerasCallbacks
 from fitkit.tune.lr_schedule import LRSchedule
-from fitkit.tune.weight_copies import copy_into, copy_of
+from fitkit.tune.tensor_lists import copy_
+from fitkit.tune.weight_copies import copy_of
 
 if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop
@@ -95,7 +96,7 @@ def untouched_model(model: nn.Module) -> Generator[None]:
     try:
         yield
     finally:
-        copy_into(tensors, copies)
+        copy_(tensors, copies)
         for tensor, gradient, copied in gradients:
             tensor.grad = gradient
             if gradient is not None and copied is not None:
@@ -159,7 +160,7 @@ def _generator_undo(model: nn.Module, callbacks: Iterable[Callback]) -> list[Und
     undo.append(lambda: set_global_seed(kept))
     tensors = [variable.value for variable in seeds]
     copies = copy_of(tensors)
-    undo.append(lambda: copy_into(tensors, copies))
+    undo.append(lambda: copy_(tensors, copies))
     for value in held:
         undo += _own_generator_undo(value)
     return undo
@@ -217,7 +218,7 @@ def _torch_undo(optimizer: Optimizer) -> Undo:
 def _own(value: Any, saved: Any) -> Any:
     """Return the very tensor it was, with the values it had; programs work on it."""
     if isinstance(value, Tensor):
-        copy_into([value], [saved])
+        copy_([value], [saved])
         return value
     return saved
 
@@ -229,7 +230,7 @@ def _keras_undo(optimizer: Any) -> Undo:
     numbers = {k: v for k, v in attributes.items() if isinstance(v, int | float)}
 
     def put_back() -> None:
-        copy_into(tensors, copies)
+        copy_(tensors, copies)
         for name, value in numbers.items():
             setattr(optimizer, name, value)
 

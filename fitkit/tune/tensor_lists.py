@@ -11,8 +11,9 @@ __all__ = ["add_", "clamp_", "copy_", "div_", "lerp_", "max_norms", "mul_", "nor
 _torch: Any = cast(Any, torch)  # torch's own optimizers use these; they have no public names
 
 
+@torch.no_grad()
 def copy_(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> None:
-    """Write `others` into `tensors`."""
+    """Write `others` into `tensors`, weights too: recorded programs stay valid."""
     if tensors:
         _torch._foreach_copy_(list(tensors), list(others))
 

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fitkit.interop import keras_layers_of
 
-__all__ = ["copy_into", "copy_of", "trained_tensors"]
+__all__ = ["copy_of", "trained_tensors"]
 
 
 def trained_tensors(model: nn.Module) -> list[Tensor]:
@@ -27,10 +26,3 @@ def trained_tensors(model: nn.Module) -> list[Tensor]:
 def copy_of(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return detached copies, on the same devices. Syncs: never."""
     return [tensor.detach().clone() for tensor in tensors]
-
-
-@torch.no_grad()
-def copy_into(tensors: Sequence[Tensor], copies: Sequence[Tensor]) -> None:
-    """Write the values of copies into tensors, in place: recorded programs stay valid."""
-    for tensor, copy in zip(tensors, copies, strict=True):
-        tensor.copy_(copy)
