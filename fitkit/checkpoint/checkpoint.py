@@ -231,7 +231,7 @@ class Checkpoint(Callback):
         if value is not None and math.isnan(value) and not self._told_of_nan:
             self._told_of_nan = True
             warnings.warn(
-                f"Checkpoint: {self._monitor.name} is NaN in epoch {state.epoch - 1}\n"
+                f"Checkpoint: {self._monitor.name} is NaN after {state.num_updates} updates\n"
                 "NaN is never best; look at the loss and the learning rate.",
                 stacklevel=2,
             )
