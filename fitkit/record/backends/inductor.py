@@ -14,6 +14,7 @@ from torch.autograd.graph import increment_version
 
 from fitkit.record.backends import Runner
 from fitkit.record.passes import functionalize, realize_scalars
+from fitkit.record.passes.foreach import FOREACH
 from fitkit.record.passes.long_sums import LONG_SUMS
 from fitkit.record.passes.writes import written_state
 from fitkit.record.step_graph import StepGraph
@@ -52,7 +53,8 @@ def inductor(
     step, written = step.copy(), written_state(step)
     patched: Any = config.patch({**OPTIONS, **(options or {})})  # pyright: ignore
     with torch.no_grad(), patched:
-        functionalize(step, inputs, decompositions={**select_decomp_table(), **LONG_SUMS})
+        decompositions = {**select_decomp_table(), **LONG_SUMS, **FOREACH}
+        functionalize(step, inputs, decompositions=decompositions)
         realize_scalars(step)
         fakes = [node.meta["val"] for node in step.placeholders]
         # The compiler's cache on disk, which makes a second process start fast, looks for
