@@ -59,11 +59,13 @@ class NaNFlags:
             parts: The loss and its parts, shape () each.
             sums: Of each gradient, shape (gradients,).
         """
-        odd = ~sums.isfinite()
-        finite = torch.stack([part.isfinite() for part in parts.values()]).all() & ~odd.any()
-        self.bad.copy_(~finite)
+        # One sum over all: compiled code keeps it, and works out anything else for every element of
+        # what is taken back.
+        odd = ~torch.cat([sums, torch.stack([part.to(sums) for part in parts.values()])]).isfinite()
+        self.bad.copy_(odd.any())
         first = self.bad & ~self.any_bad
-        place = torch.where(odd.any(), odd.to(torch.uint8).argmax(), -1)
+        place = odd.to(torch.uint8).argmax()
+        place = torch.where(self.bad & (place < len(sums)), place, -1)
         count, row, update, old_place = self._numbers.unbind()
         self._numbers.copy_(
             torch.stack(
