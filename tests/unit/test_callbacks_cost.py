@@ -51,7 +51,7 @@ def test_kernels_of_a_recorded_callback_are_recorded():
     ],
 )
 def test_the_bar_is_held_or_not_where_all_instances_agree(adds, kernels, verdict):
-    judged = callbacks_cost.judged(adds, kernels)
+    judged = callbacks_cost.judged(adds, kernels, 5.0)
     assert judged["verdict"] == verdict
     assert judged["adds_us_per_step"] == adds[1]
     assert judged["allowed_us_per_step"] == 5 + 1.3 * max(kernels[0], 0.0)
