@@ -33,11 +33,10 @@ class NaNFlags:
     Attributes:
         has_loss: bool (); whether the loss of the latest batch is finite.
         bad: bool (); whether the latest update was not finite.
-        any_bad: bool (); whether one was since the last look.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.bad, self.any_bad = (torch.zeros((), dtype=torch.bool, device=device) for _ in "ab")
+        self.bad = torch.zeros((), dtype=torch.bool, device=device)
         self.has_loss = torch.ones((), dtype=torch.bool, device=device)
         self._numbers = torch.zeros(4, dtype=torch.int64, device=device)
         self._update = torch.zeros((), dtype=torch.int64, device=device)
@@ -63,9 +62,13 @@ class NaNFlags:
         # what is taken back.
         odd = ~torch.cat([sums, torch.stack([part.to(sums) for part in parts.values()])]).isfinite()
         self.bad.copy_(odd.any())
-        first = self.bad & ~self.any_bad
+        first = self.bad & ~self.any_bad()
         place = odd.to(torch.uint8).argmax()
         place = torch.where(self.bad & (place < len(sums)), place, -1)
+        for name, part in parts.items():
+            if name not in self._parts:
+                self._parts[name] = torch.zeros_like(part, dtype=torch.float32)
+            self._parts[name].copy_(torch.where(first, part.float(), self._parts[name]))
         count, row, update, old_place = self._numbers.unbind()
         self._numbers.copy_(
             torch.stack(
@@ -77,11 +80,10 @@ class NaNFlags:
                 ]
             )
         )
-        for name, part in parts.items():
-            if name not in self._parts:
-                self._parts[name] = torch.zeros_like(part, dtype=torch.float32)
-            self._parts[name].copy_(torch.where(first, part.float(), self._parts[name]))
-        self.any_bad.logical_or_(self.bad)
+
+    def any_bad(self) -> Tensor:
+        """Return whether an update since the last look was not finite, bool (). Syncs: never."""
+        return self._numbers[0] > 0
 
     def is_bad(self) -> bool:
         """Return whether the latest update was not finite. Syncs: once."""
@@ -93,7 +95,6 @@ class NaNFlags:
         if numbers[0] == 0:
             return None
         parts = {name: float(part) for name, part in self._parts.items()}  # sync: only where bad
-        self.any_bad.zero_()
         self._numbers[0].zero_()
         num_bad, in_a_row, update, place = numbers
         return Found(num_bad, in_a_row, update, place, parts)

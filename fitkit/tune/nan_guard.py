@@ -161,12 +161,12 @@ class NaNGuard(Callback):
         if self._flags is not None:
             good = self._flags.has_loss
             if self.mode == "raise":
-                good = good & ~self._flags.any_bad
+                good = good & ~self._flags.any_bad()
             take_back(self._statistics, self._before, good)
 
     def on_loss_ready(self, state: State) -> None:
         """Look at the loss of a batch."""
-        if self._flags is not None:
+        if self._flags is not None and self._statistics:
             self._flags.has_loss.copy_(state.loss.detach().isfinite())
 
     def on_grads_ready(self, state: State) -> None:
@@ -186,7 +186,7 @@ class NaNGuard(Callback):
         flags = self._flags
         if flags is None or (self._reads and not flags.is_bad()):
             return nullcontext()
-        return self._undo.unless(lambda: ~(flags.any_bad if self.mode == "raise" else flags.bad))
+        return self._undo.unless(lambda: ~(flags.any_bad() if self.mode == "raise" else flags.bad))
 
     def on_batch_end(self, state: State) -> None:
         """Look now and then."""
