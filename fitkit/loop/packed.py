@@ -1,5 +1,6 @@
 """The scalars of a step in one tensor, copied within the step: a replay does it without Python."""
 
+from ast import literal_eval
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +17,7 @@ __all__ = ["PACKED", "Packed", "copy_of", "keep_packed", "pack", "packed_of"]
 PACKED = "packed"
 """What a callback needs that reads `state.packed`."""
 
-_MARK = "\0"  # begins, in `step_values`, the name of the copy: it is followed by what was copied
+_MARK = "\0packed "  # begins, in `step_values`, the name of the copy; what was copied follows
 
 
 class Packed(NamedTuple):
@@ -53,7 +54,7 @@ def pack(state: "State") -> None:
         return
     if all(isinstance(value, Tensor) and value.device == device for value in values.values()):
         names, copies, _ = packed_of(state)
-        values[_MARK + _MARK.join(names)] = copies  # a replay publishes what is logged
+        values[f"{_MARK}{names!r}"] = copies  # a replay publishes what is logged
 
 
 def keep_packed(state: "State") -> None:
@@ -77,4 +78,4 @@ def copy_of(value: Tensor) -> Tensor:
 
 @lru_cache(1000)
 def _split(key: str) -> tuple[str, ...]:
-    return tuple(key.split(_MARK)[1:])
+    return literal_eval(key.removeprefix(_MARK))

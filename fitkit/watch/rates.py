@@ -23,8 +23,8 @@ class Rates(NamedTuple):
     """What reads learning rates, by name. Reading syncs never.
 
     Attributes:
-        of_step: Those in tensors that the step reads itself, shape (): of Keras.
-        of_host: Those of torch: numbers, or tensors that may be replaced.
+        of_step: Those in tensors on the device that the step reads itself, shape (): of Keras.
+        of_host: The others: numbers, or tensors that may be replaced.
     """
 
     of_step: dict[str, Callable[[], Tensor]]
@@ -44,8 +44,9 @@ def rates_of(loop: "FitLoop") -> Rates:
             rates.of_host[name] = partial(_of_first_group, optimizer)
             continue
         optimizer = innermost(optimizer)
-        if is_keras(getattr(optimizer, "_learning_rate", None), "Variable"):
-            rates.of_step[name] = partial(getattr, optimizer._learning_rate, "value")
+        if is_keras(variable := getattr(optimizer, "_learning_rate", None), "Variable"):
+            read: Callable[[], Tensor] = partial(getattr, variable, "value")
+            (rates.of_step if read().device == loop.device else rates.of_host)[name] = read
     return rates
 
 

@@ -136,3 +136,13 @@ def test_tensors_of_the_step_are_copied_with_it(backend):
     names = [packed.names for packed in reads.seen]
     assert names == [("loss",)] * 5 + [("rate", "loss")] * 10
     assert [p.copies[0].item() for p in reads.seen[5:]] == [0.5] * 5 + [0.25] * 5
+
+
+def test_names_of_any_kind_stay_apart():
+    reads = Reads()
+    loop = make_loop(reads)
+    names = ["a\0b", "\0packed x", "'", "a/b", "ä\n"]
+    for name in names:
+        loop.on(Event.UPDATE_METRICS)(lambda state, name=name: state.log(name, state.loss * 2))
+    loop.fit(1)
+    assert [packed.names for packed in reads.seen] == [("loss", *names)] * 5
