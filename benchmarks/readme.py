@@ -66,7 +66,8 @@ def paragraphs(name: str, result: Result) -> Iterator[str]:
         rows = {name: each["recorded"] for name, each in result.items() if "recorded" in each}
         yield (
             f"What a callback adds to a compiled step of the MLP, in us, {program}: beside it the "
-            "bare kernels that it cannot do without, and whether it stays within 5 us and 1.3 "
+            "bare kernels that it cannot do without, and whether it stays within 5 us "
+            "(curves of every step: 10 us) and 1.3 "
             "times these. The first lines tell what is resolved: hooks that do nothing, or let a "
             "known time go by. The callbacks that look at every hundredth step have it run "
             "eagerly; theirs is what comes on top of the line that says so."
