@@ -40,8 +40,9 @@ class NaNFlags:
         self.has_loss = torch.ones((), dtype=torch.bool, device=device)
         self._numbers = torch.zeros(4, dtype=torch.int64, device=device)
         self._update = torch.zeros((), dtype=torch.int64, device=device)
-        # On the CPU it is written without an operation, which costs more than all of `begin`.
-        self._memory = memoryview(cast(Any, self._update).numpy()) if device.type == "cpu" else None
+        self._memory: Any = None  # on the CPU it is written without an operation
+        if device.type == "cpu":
+            self._memory = memoryview(cast(Any, self._update).numpy())  # sync: none, on the CPU
         self._parts: dict[str, Tensor] = {}
 
     def begin(self, update: int) -> None:

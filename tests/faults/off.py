@@ -14,6 +14,7 @@ import torch
 from fitkit.checkpoint import __main__ as program
 from fitkit.checkpoint import checkpoint, export, lock
 from fitkit.interop import state_tensors
+from fitkit.loop import monitor
 from fitkit.store import Store, saved, store, tensor_file
 from tests.faults.row import failing
 
@@ -143,7 +144,7 @@ FOLLOWING = ((lock, "_FLAGS", lock._FLAGS & ~os.O_NOFOLLOW),)
 SHOWN_AS_IT_IS = ((program, "_shown", str),)
 UNCHECKED = (
     (checkpoint, "positive_int", lambda name, value: value),
-    (checkpoint, "mode_of", lambda owner, name, mode: "min"),
+    (monitor, "mode_of", lambda owner, name, mode: "min"),
     (checkpoint, "_check_choice", lambda name, value, choices: None),
 )
 

@@ -235,7 +235,7 @@ def test_nothing_is_read_between_flushes(tmp_path):
 
 def test_a_board_that_flushes_every_update_is_seen_to_read(tmp_path):
     board = TensorBoard(flush_every=1)
-    with pytest.raises(AssertionError, match="TensorBoard.on_batch_begin"):
+    with pytest.raises(AssertionError, match="TensorBoard.on_batch_end"):
         assert_no_sync(tiny_loop(board, run_dir=tmp_path), of=board)
 
 
