@@ -144,14 +144,13 @@ class KerasCallbacks(Callback):
     def on_batch_end(self, state: State) -> None:
         """Call the batch hooks of those that have one, with logs that are read when looked at."""
         _, hooks, read, read_one = self._pass
-        if not hooks:
-            return
-        logs = LazyLogs(read, read_one)
-        for hook in hooks:
-            hook(state.batch_index, logs)
-        if getrefcount(logs) > ALONE:  # somebody keeps them
-            logs.settle()
-        if getattr(state.model, "stop_training", False):
+        if hooks:
+            logs = LazyLogs(read, read_one)
+            for hook in hooks:
+                hook(state.batch_index, logs)
+            if getrefcount(logs) > ALONE:  # somebody keeps them
+                logs.settle()
+        if getattr(state.model, "stop_training", False):  # by a hook of BATCH_BEGIN, too
             self._read_stop(state)
 
     def on_pass_end(self, state: State) -> None:

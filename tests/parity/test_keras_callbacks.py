@@ -270,6 +270,18 @@ def test_logs_that_nobody_looks_at_are_not_read(monkeypatch):
         by_loop(lambda: [Keeps(len)], epochs=1)
 
 
+def test_a_hook_before_a_batch_ends_the_run_after_it():
+    class Stops(callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            self.model.stop_training = batch == 2
+
+    model, (train, _) = build(), data()
+    loop = FitLoop(model, TensorLoader(*train, batch_size=16))
+    loop.attach(compiled(), KerasCallbacks([Stops()]))
+    loop.fit(epochs=3)
+    assert loop.state.num_batches == 3
+
+
 def test_nan_ends_the_run():
     model, (train, _) = build(), data()
     train[1][40] = np.nan
