@@ -68,12 +68,13 @@ def keep_packed(state: "State") -> None:
     state.packed = Packed(names, copies, {})
     if len(values) + len(state.rates) > len(names):  # a replay knows of nothing before it
         others = {name: value for name, value in values.items() if name not in names}
-        state.packed.beside.update({n: copy_of(value) for n, value in others.items()})
+        device = state.device
+        state.packed.beside.update({n: copy_of(value, device) for n, value in others.items()})
 
 
-def copy_of(value: Tensor) -> Tensor:
-    """Return a copy of a scalar, float32, shape (1,)."""
-    return value.detach().reshape(1).to(torch.float32, copy=True)
+def copy_of(value: Tensor, device: torch.device) -> Tensor:
+    """Return a copy of a scalar of any device on `device`, float32, shape (1,)."""
+    return value.detach().reshape(1).to(device, torch.float32, copy=True)
 
 
 @lru_cache(1000)

@@ -171,7 +171,7 @@ class State:
         check_owner(self.log_owners, name, caller)
         self.step_values[name] = value
         if self.packed is not None:  # the step is over, which has copied the others
-            self.packed.beside[name] = copy_of(value)
+            self.packed.beside[name] = copy_of(value, self.device)
         weight = self.batch_size if reduce == "mean" else 1
         self.log_buffer.add(name, value, weight, reduce)
 

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from fitkit import Accumulate, Callback, Event, Record, TensorBoard
+from fitkit import Accumulate, Callback, Event, Phase, Record, TensorBoard
+from fitkit.loop.packed import Packed
+from fitkit.loop.state import State
 from tests.unit.watch.helpers import make_loop
 
 MODES = pytest.mark.parametrize("backend", [None, "interpret", "inductor"])
@@ -146,3 +148,12 @@ def test_names_of_any_kind_stay_apart():
         loop.on(Event.UPDATE_METRICS)(lambda state, name=name: state.log(name, state.loss * 2))
     loop.fit(1)
     assert [packed.names for packed in reads.seen] == [("loss", *names)] * 5
+
+
+def test_what_is_logged_beside_the_step_is_copied_to_the_device_of_the_loop():
+    state = State(torch.nn.Linear(1, 1), device=torch.device("meta"))
+    state.phase, state.log_owners, state.step_values, state.batch_size = Phase.TRAIN, {}, {}, 1
+    state.packed = Packed(("loss",), torch.ones(1, device="meta"), {})
+    state.log("host", torch.tensor(1.0))
+    torch.cat([state.packed.copies, state.packed.beside["host"]])  # as all are read at once
+    assert state.packed.beside["host"].device == state.device
