@@ -44,6 +44,7 @@ class NaNFlags:
         if device.type == "cpu":
             self._memory = memoryview(cast(Any, self._update).numpy())  # sync: none, on the CPU
         self._parts: dict[str, Tensor] = {}
+        self._losses: dict[str | None, Tensor] = {}  # by turn
 
     def begin(self, update: int) -> None:
         """Say on the host which update comes next. Syncs: never."""
@@ -51,6 +52,17 @@ class NaNFlags:
             self._update.fill_(update)
         else:
             self._memory[()] = update
+
+    def keep_loss(self, loss: Tensor, turn: str | None, *, opens: bool) -> None:
+        """Keep the loss of a batch, shape (), that does not complete the update. Syncs: never."""
+        if turn not in self._losses:
+            self._losses[turn] = torch.zeros_like(loss)
+        self._losses[turn].copy_(loss if opens else self.loss_of_update(loss, turn))
+
+    def loss_of_update(self, loss: Tensor, turn: str | None) -> Tensor:
+        """Return the first loss of the update that is not finite, else the latest, shape ()."""
+        before = self._losses[turn]
+        return torch.where(before.isfinite(), loss, before)
 
     def note(self, parts: dict[str, Tensor], sums: Tensor) -> None:
         """Look at an update. Syncs: never.

@@ -166,14 +166,22 @@ class NaNGuard(Callback):
 
     def on_loss_ready(self, state: State) -> None:
         """Look at the loss of a batch."""
-        if self._flags is not None and self._statistics:
-            self._flags.has_loss.copy_(state.loss.detach().isfinite())
+        if self._flags is None:
+            return
+        loss = state.loss.detach()
+        if self._statistics:
+            self._flags.has_loss.copy_(loss.isfinite())
+        if not state.closes_update:
+            self._flags.keep_loss(loss, state.turn, opens=state.opens_update)
 
     def on_grads_ready(self, state: State) -> None:
         """Look at the loss and the gradients."""
         flags = self._flags
         assert flags is not None  # noqa: S101  # on_fit_begin has made it
-        parts = {"loss": state.loss.detach(), **{n: p.detach() for n, p in state.losses.items()}}
+        loss = state.loss.detach()
+        if not state.opens_update:
+            loss = flags.loss_of_update(loss, state.turn)
+        parts = {"loss": loss, **{n: p.detach() for n, p in state.losses.items()}}
         gradients = [] if self._scaled else [g for _, g in self._gradients()]
         flags.note(parts, _sums(gradients, state.device))
         if self._reads and self.mode == "raise" and (found := flags.look()):

@@ -8,6 +8,7 @@ from torch.optim.lr_scheduler import ExponentialLR
 
 from fitkit import (
     EMA,
+    Accumulate,
     Checkpoint,
     ConfigError,
     Event,
@@ -121,6 +122,30 @@ def test_a_skipped_update_has_not_been(kind, recorded, bad):
     assert same(tensors(loop), tensors(expected))
     assert guard.num_skipped == len(bad)
     assert loop.state.num_updates == NUM_BATCHES
+
+
+class FiniteGradients(nn.Module):
+    def forward(self, outputs, targets):
+        error = nn.functional.mse_loss(outputs, targets.nan_to_num())
+        return error + 0 * targets.sum()  # nan where a target is
+
+
+@pytest.mark.parametrize("bad", [(2,), (3,), (0, 4)])  # of two that make an update
+@pytest.mark.parametrize("backend", [None, "interpret"])
+def test_the_loss_of_each_part_of_an_update_counts(backend, bad):
+    x, y = rows(bad=())
+    for batch in bad:
+        y[batch * 4] = torch.nan
+    model, guard = model_of("torch"), NaNGuard("skip")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, fused=True)
+    loop = FitLoop(model, TensorLoader(x, y, batch_size=4))
+    loop.attach(supervised(loss=FiniteGradients(), optimizer=optimizer), Accumulate(2), guard)
+    if backend is not None:
+        loop.attach(Record(backend, strict=True))
+    for _ in range(3):  # replayed in the end
+        with pytest.warns(UserWarning, match="loss nan in update"):
+            loop.fit(epochs=1)
+    assert guard.num_skipped == 3 * len(bad)
 
 
 def test_on_a_cpu_only_what_is_taken_back_is_copied(monkeypatch):
