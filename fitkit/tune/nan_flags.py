@@ -15,7 +15,7 @@ class Found(NamedTuple):
         num_bad: Updates that were not finite.
         in_a_row: How many of them came last, without a finite one behind.
         update: The first of them, counted from 0.
-        place: Which gradient was the first that is not finite; -1 if all were finite.
+        place: Which weight was the first whose gradient is not finite; -1 if all were finite.
         parts: The loss, and its parts by name, of that update.
     """
 
@@ -69,7 +69,7 @@ class NaNFlags:
 
         Args:
             parts: The loss and its parts, shape () each.
-            sums: Of each gradient, shape (gradients,).
+            sums: Of the gradient of each weight, shape (weights,).
         """
         # One sum over all: compiled code keeps it, and works out anything else for every element of
         # what is taken back.

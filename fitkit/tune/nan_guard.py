@@ -182,13 +182,10 @@ class NaNGuard(Callback):
         if not state.opens_update:
             loss = flags.loss_of_update(loss, state.turn)
         parts = {"loss": loss, **{n: p.detach() for n, p in state.losses.items()}}
-        gradients = [] if self._scaled else [g for _, g in self._gradients()]
+        gradients = [] if self._scaled else [weight.grad for weight in self._weights.values()]
         flags.note(parts, _sums(gradients, state.device))
         if self._reads and self.mode == "raise" and (found := flags.look()):
             raise self._error(found, f"{_odd_inputs(state)}\n")
-
-    def _gradients(self) -> list[tuple[str, Tensor]]:
-        return [(name, p.grad) for name, p in self._weights.items() if p.grad is not None]
 
     def _taken_back(self) -> AbstractContextManager[None]:
         flags = self._flags
@@ -243,10 +240,7 @@ class NaNGuard(Callback):
         warnings.warn(f"NaNGuard went back to {saved.path.name}: {self._told(found)}", stacklevel=2)
 
     def _told(self, found: Found) -> str:
-        named = [name for name, _ in self._gradients()]
-        if not named:  # a replay leaves none behind
-            named = [name for name, weight in self._weights.items() if weight.requires_grad]
-        first = named[found.place] if 0 <= found.place < len(named) else "none"
+        first = "none" if found.place < 0 else [*self._weights][found.place]
         loss = found.parts["loss"]
         return f"loss {loss:.4g} in update {found.update}, first bad gradient: {first}"
 
@@ -274,15 +268,21 @@ def _reads_freely(loop: "FitLoop") -> bool:
     return loop.device.type == "cpu" and runner.run_step == runner.run_region
 
 
-def _sums(gradients: list[Tensor], device: torch.device) -> Tensor:
+def _sums(gradients: list[Tensor | None], device: torch.device) -> Tensor:
     """Return the sum of each gradient, not finite where an element is not, shape (gradients,).
+
+    It is 0 where there is none: who has one differs from turn to turn.
 
     One pass over each of them, which writes nothing of their size.
     """
-    if not gradients:
+    first = next((gradient for gradient in gradients if gradient is not None), None)
+    if first is None:
         return torch.zeros(1, device=device)
-    wide = torch.promote_types(gradients[0].dtype, torch.float32)
-    return torch.stack([gradient.sum(dtype=wide).to(device) for gradient in gradients])
+    wide = torch.promote_types(first.dtype, torch.float32)
+    none = torch.zeros((), dtype=wide, device=device)
+    return torch.stack(
+        [none if each is None else each.sum(dtype=wide).to(device) for each in gradients]
+    )
 
 
 def _odd_inputs(state: State) -> str:

@@ -18,6 +18,7 @@ from fitkit import (
     NonFiniteError,
     Record,
     TensorLoader,
+    gan,
     supervised,
 )
 from fitkit.testing import assert_no_sync
@@ -146,6 +147,29 @@ def test_the_loss_of_each_part_of_an_update_counts(backend, bad):
         with pytest.warns(UserWarning, match="loss nan in update"):
             loop.fit(epochs=1)
     assert guard.num_skipped == 3 * len(bad)
+
+
+@pytest.mark.parametrize("backend", [None, "interpret"])
+def test_a_gradient_is_named_that_only_one_turn_has(backend, recwarn):
+    networks = nn.ModuleList([nn.Linear(2, 4), nn.Linear(4, 1)])
+    rates = [torch.optim.SGD(each.parameters(), lr=0.01, fused=True) for each in networks]
+    loop = FitLoop(networks, TensorLoader(rows()[0], batch_size=4), callbacks=[NaNGuard("skip")])
+    loop.attach(
+        gan(
+            generator=networks[0],
+            discriminator=networks[1],
+            generator_optimizer=rates[0],
+            discriminator_optimizer=rates[1],
+            loss=nn.BCEWithLogitsLoss(),
+            latent_dim=2,
+        )
+    )
+    if backend is not None:
+        loop.attach(Record(backend, strict=True))
+    loop.fit(epochs=2)
+    told = [str(each.message) for each in recwarn if "NaNGuard" in str(each.message)]
+    assert len(told) == 2
+    assert all(each.endswith("first bad gradient: 1.weight") for each in told)
 
 
 def test_on_a_cpu_only_what_is_taken_back_is_copied(monkeypatch):
