@@ -33,7 +33,8 @@ def _sum(x: Tensor, dim: Sequence[int] | None, keepdim: bool = False, *, dtype: 
 
 def _mean(x: Tensor, dim: Sequence[int] | None, keepdim: bool = False, *, dtype: Any = None) -> Any:
     total = _sum(x, dim, keepdim, dtype=dtype)
-    return total if total is NotImplemented else total / (x.numel() // total.numel())
+    num = math.prod(x.shape[d] for d in dim or range(x.dim()))
+    return total if total is NotImplemented else total / num
 
 
 LONG_SUMS = {torch.ops.aten.sum.dim_IntList: _sum, torch.ops.aten.mean.dim: _mean}

@@ -64,3 +64,10 @@ def test_more_rows_than_a_long_sum_has_are_two_stages_as_well(dims):
     reduced = trace(lambda batch: [batch[0].sum(dims)], (x,))
     (compiled,) = inductor(reduced, [x])([x])
     torch.testing.assert_close(compiled, x.sum(dims))
+
+
+def test_a_mean_over_many_rows_of_nothing_is_empty():
+    x = torch.rand(32, 16, 0)
+    step = trace(lambda batch: [batch[0].mean((0, 1))], (x,))
+    (compiled,) = inductor(step, [x])([x])
+    assert compiled.shape == (0,)
