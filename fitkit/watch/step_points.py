@@ -128,6 +128,6 @@ def _runs(present: NDArray[np.bool_]) -> Iterator[tuple[slice, list[int]]]:
     """Yield the runs of rows in which the same columns are present, and which ones."""
     changes = np.flatnonzero((present[1:] != present[:-1]).any(1)) + 1
     for begin, end in pairwise([0, *changes.tolist(), len(present)]):  # sync: none, of numpy
-        columns: list[int] = np.flatnonzero(present[begin]).tolist()
+        columns: list[int] = np.flatnonzero(present[begin]).tolist()  # sync: none, of numpy
         if columns:
             yield slice(begin, end), columns
