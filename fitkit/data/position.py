@@ -23,6 +23,7 @@ from fitkit.data.streams import (
 )
 from fitkit.data.structure import Structure
 from fitkit.data.tensor_loader import TensorLoader
+from fitkit.data.workers import begin
 
 __all__ = [
     "describe_loader",
@@ -75,7 +76,7 @@ def open_at(
         put_back(loader, opening)
     if state is not None:
         cast("Any", loader).load_state_dict(state)
-        return iter(loader)
+        return begin(cast("Any", loader))
     if isinstance(loader, list | tuple):
         return islice(cast("Any", loader), num_batches, None)
     if (rows := rows_of(loader)) is not None:
@@ -203,7 +204,7 @@ def _open_by_index(
     shortened = _Shortened(sampler, num_batches, again)
     vars(loader)[name] = shortened  # by assignment, the DataLoader would refuse it
     try:
-        source = iter(loader)
+        source = begin(loader)
     finally:
         vars(loader)[name] = sampler
     shortened.settle()

@@ -9,6 +9,7 @@ from fitkit.data.fast_path import gathers, rows_of
 from fitkit.data.gather import Gather
 from fitkit.data.structure import Structure
 from fitkit.data.tensor_loader import TensorLoader
+from fitkit.data.workers import begin
 
 Loader = Iterable[Structure]
 """Anything that yields batches: TensorLoader, DataLoader, PyDataset, tf.data, generator, list."""
@@ -111,7 +112,7 @@ def open_source(loader: Loader, skip: int = 0) -> Iterator[Gather | Structure]:
         return loader.as_numpy_iterator()
     if isinstance(loader, _PyDataset):
         return _between_hooks(loader, skip)
-    return iter(loader)
+    return begin(loader)
 
 
 def move(loader: Loader, device: torch.device) -> None:

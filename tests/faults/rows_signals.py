@@ -1,9 +1,11 @@
 """C1 to C3, C6: signals that end a run, or hold it up. Each trial forks."""
 
+import faulthandler
 import os
 import random
 import shutil
 import signal
+import sys
 import time
 import warnings
 from contextlib import contextmanager
@@ -25,6 +27,7 @@ def forked(body):
         code = 1
         try:
             os.setpgid(0, 0)
+        faulthandler.register(signal.SIGUSR1, file=sys.__stderr__)  # where it hangs, see `code_of`
             signal.signal(signal.SIGINT, signal.default_int_handler)  # a test runner may ignore it
             body()
             code = 0
@@ -45,6 +48,8 @@ def code_of(pid):
         if done:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.002)
+    os.kill(pid, signal.SIGUSR1)
+    time.sleep(1)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     raise AssertionError("a child hangs")
