@@ -27,7 +27,7 @@ def forked(body):
         code = 1
         try:
             os.setpgid(0, 0)
-        faulthandler.register(signal.SIGUSR1, file=sys.__stderr__)  # where it hangs, see `code_of`
+            faulthandler.register(signal.SIGUSR1, file=sys.__stderr__)  # where it hangs, see `code_of`
             signal.signal(signal.SIGINT, signal.default_int_handler)  # a test runner may ignore it
             body()
             code = 0
