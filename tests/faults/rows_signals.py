@@ -27,7 +27,7 @@ def forked(body):
         code = 1
         try:
             os.setpgid(0, 0)
-            faulthandler.register(signal.SIGUSR1, file=sys.__stderr__)  # where it hangs, see `code_of`
+            faulthandler.register(signal.SIGUSR1, file=sys.__stderr__)  # see `code_of`
             signal.signal(signal.SIGINT, signal.default_int_handler)  # a test runner may ignore it
             body()
             code = 0
@@ -58,14 +58,14 @@ def code_of(pid):
 def train(folder, loader="TensorLoader"):
     """A run that says when it is within fit, how far it came, and its end."""
     folder = Path(folder)
-    loop = torch_loop(folder, loader, extra=(Seen(),))
     folder.mkdir(exist_ok=True)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # workers draw other random numbers: here none
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # workers: too many, and they draw other numbers (here none)
+        loop = torch_loop(folder, loader, extra=(Seen(),))
+        try:
             loop.fit(epochs=3, resume="auto")
-    finally:
-        (folder / "updates").write_text(str(loop.state.num_updates))
+        finally:
+            (folder / "updates").write_text(str(loop.state.num_updates))
     (folder / "end").write_text(same(loop))
 
 
