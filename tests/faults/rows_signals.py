@@ -60,7 +60,7 @@ def train(folder, loader="TensorLoader"):
     folder = Path(folder)
     folder.mkdir(exist_ok=True)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # workers: too many, and they draw other numbers (here none)
+        warnings.simplefilter("ignore")  # about workers: their number, their random numbers
         loop = torch_loop(folder, loader, extra=(Seen(),))
         try:
             loop.fit(epochs=3, resume="auto")
