@@ -16,7 +16,7 @@ from fitkit.store import Store
 from tests.faults.programs import Seen, same, torch_loop
 from tests.faults.row import Row, failing
 
-TIMEOUT_S = 60
+TIMEOUT_S = 180
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
 
