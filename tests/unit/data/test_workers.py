@@ -82,7 +82,8 @@ def _run_out_of_memory():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("die", "code"), [(_terminate_all, 143), (_run_out_of_memory, KILLED)])
-def test_a_worker_that_dies_with_the_lock_of_its_event(kind, die, code, tmp_path):
+def test_a_worker_that_dies_with_the_lock_of_its_event(kind, die, code, tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "LOCK_S", 0.2)
     pid = forked(lambda: _train(tmp_path, kind, die))
     assert _code_within(pid, 180) == code
 
