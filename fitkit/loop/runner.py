@@ -1,6 +1,6 @@
 """The loop itself, one screen: it fires events, reads the stop flag, and counts. Nothing else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from fitkit.loop.events import REGION, Event, Phase
 from fitkit.loop.lifetime import begin_batch, count_batch, count_turn, end_region, frame
 from fitkit.loop.packed import PACKED, pack
 from fitkit.loop.signals import ending_of
-from fitkit.loop.state import State
+from fitkit.loop.state import UNSET, State
 
 __all__ = ["Runner", "nothing_recorded"]
 
@@ -41,7 +41,8 @@ class Runner:
         self.state = state
         self.report: Callable[[], str] = nothing_recorded
         self._before_batch = before_batch
-        self._open: set[Turn | None] = set()  # turns whose accumulation window is open
+        # The turns whose accumulation window is open, with the loss of their last batch, its parts.
+        self._open: dict[Turn | None, tuple[Any, Any]] = {}
         self.feed: Feed | None = None
         self.train_feed: Feed | None = None
         self.resume: Callable[[Feed | None], bool] | None = None
@@ -117,9 +118,10 @@ class Runner:
                 self.state.opens_update = turn not in self._open
             self.run_step()
             end_region(self.state)
-            (self._open.discard if self.state.closes_update else self._open.add)(turn)
+            self._note_window(turn)
+        late = self._complete_turns() if self._open and self.state.closes_update else 0
         self.bus.use(None)
-        count_batch(self.state, updated=bool(turns))
+        count_batch(self.state, updated=bool(turns) or late > 0)
         stop_if_spent(self.state)
         self.bus.emit(Event.BATCH_END)
         self._serve_requests()
@@ -172,20 +174,37 @@ class Runner:
                 emit(Event.GRADS_READY)
                 emit(Event.APPLY)
 
+    def _note_window(self, turn: Turn | None) -> None:
+        """Remember whether the window of a turn is open, and the loss of its latest batch."""
+        if self.state.closes_update:
+            self._open.pop(turn, None)
+        else:
+            self._open[turn] = self.state.peek("loss"), self.state.losses
+
+    def _complete_turns(self) -> int:
+        """Make the updates of all open windows; return how many.
+
+        Their turns have not run in the last batch of the window, or the loader has ended before.
+        """
+        state, turns = self.state, [turn for turn in self.bus.turns if turn in self._open]
+        for turn in turns:
+            self._enter(turn)
+            state.opens_update = False
+            loss, state.losses = self._open.pop(turn)  # by now those of another turn may be there
+            state.unset(["loss"]) if loss is UNSET else setattr(state, "loss", loss)
+            with torch.no_grad():
+                self.bus.emit(Event.GRADS_READY)
+                self.bus.emit(Event.APPLY)
+            count_turn(state)
+        return len(turns)
+
     def _close_window(self) -> None:
         """Complete an accumulation window that the end of the loader left open."""
-        state = self.state
-        if state.phase is Phase.TRAIN and hasattr(state, "batch_index") and not state.closes_update:
-            for turn in [turn for turn in self.bus.turns if turn in self._open]:
-                self._enter(turn)
-                with torch.no_grad():
-                    self.bus.emit(Event.GRADS_READY)
-                    self.bus.emit(Event.APPLY)
-                count_turn(state)
+        if self.state.phase is Phase.TRAIN and self._open:
+            self._complete_turns()
             self.bus.use(None)
-            self._open.clear()
-            state.num_updates += 1
-            stop_if_spent(state)
+            self.state.num_updates += 1
+            stop_if_spent(self.state)
 
     def _serve_requests(self) -> None:
         if not self.state.stop:  # a stop saves at the end of the pass and validates no more
@@ -199,7 +218,7 @@ def nothing_recorded() -> str:
     return "nothing is recorded: attach Record() to the loop"
 
 
-def _is_stopping(state: State, open_turns: set[Turn | None]) -> bool:
+def _is_stopping(state: State, open_turns: Collection[Turn | None]) -> bool:
     """Whether an error of a loader is the end of the run: a signal ends its workers, too."""
     if state.stop_signal is None:
         return False
