@@ -71,7 +71,6 @@ class Accumulate(Callback):
         self._parameters: list[nn.Parameter] = []
         self._weigh: dict[str | None, BatchWeight] = {}
         self._windows: dict[str | None, Window] = {}
-        self._trainable: Hashable = None
         self._position = 0  # of the next batch in its window
         self._unit = 0  # batch size that counts 1, so that sums of equal batches are plain sums
 
@@ -115,7 +114,6 @@ class Accumulate(Callback):
     def on_batch_begin(self, state: State) -> None:
         """Say whether a window opens and closes here."""
         self._unit = self._unit or state.batch_size
-        self._trainable = tuple([parameter.requires_grad for parameter in self._parameters])
         state.opens_update = self._position == 0
         state.closes_update = self._position + 1 >= self.num_batches or state.is_last_batch
         self._position = 0 if state.closes_update else self._position + 1
@@ -140,11 +138,15 @@ class Accumulate(Callback):
         if plain:
             weight = weight / self._unit
         gradients = [parameter.grad for parameter in self._parameters]
-        window.add(gradients, weight, opens=opens, trainable=self._trainable)
+        window.add(gradients, weight, opens=opens, trainable=self._trainable())
         if not plain:
             loss, size, divide = state.loss.detach(), state.batch_size, not counts.is_sum
             state.loss = window.share_of(loss, weight, size, opens=opens, divide=divide)
         self._clear()
+
+    def _trainable(self) -> Hashable:
+        # Asked once all have heard BATCH_BEGIN, where `Freeze` changes it.
+        return tuple([parameter.requires_grad for parameter in self._parameters])
 
     def _clear(self) -> None:
         for parameter in self._parameters:
@@ -158,8 +160,9 @@ class Accumulate(Callback):
 
     def on_batch_end(self, state: State) -> None:
         """Remember what the batch has added, also if it was a replay that added it."""
+        trainable = self._trainable()
         for window in self._windows.values():
-            window.recall(self._trainable)
+            window.recall(trainable)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the batch size that counts 1; a checkpoint holds no open window."""

@@ -94,7 +94,16 @@ class EMA(Callback):
         if state.phase is not Phase.TRAIN:
             state.exits.enter_context(self.averaged())
             return
-        weights = trained_tensors(state.model)
+        self._join()
+
+    def accept_flags(self) -> None:
+        """Average from now on what a callback has just unfrozen, in mid-epoch."""
+        if self._weights:
+            self._join()
+
+    def _join(self) -> None:
+        """Begin an average of each trainable weight that has none."""
+        weights = trained_tensors(self._model)
         for place, weight in enumerate(weights):
             if weight.requires_grad and place not in self._averages:
                 wide = torch.promote_types(weight.dtype, torch.float32)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fitkit import EMA, Accumulate, Callback, ConfigError, Event
+from fitkit import EMA, Accumulate, Callback, ConfigError, Event, Freeze
 from tests.unit.record.loops import compare
 from tests.unit.tune import windows as w
 
@@ -207,6 +207,31 @@ def test_a_weight_that_is_unfrozen_later_joins():
     model[0].requires_grad_(True)
     loop.fit(epochs=1)
     assert len(averages_of(ema)) == 4
+
+
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]], ids=["Freeze first", "EMA first"])
+def test_what_is_unfrozen_in_mid_epoch_joins_at_once(order):
+    """From its weights before its first update, wherever it is listed."""
+    model, ema = w.torch_mlp(), EMA(0.9, warmup=False)
+    both = [Freeze("0", until=3), ema]
+    loop = w.loop_of(model, SMALL, *[both[place] for place in order])
+    loop.attach(after := WeightsAfter())
+    loop.fit(epochs=1)
+    expected = w.weights(w.torch_mlp())
+    for weights in after.seen:
+        expected = [0.9 * a + 0.1 * b for a, b in zip(expected, weights, strict=True)]
+    with ema.averaged():
+        assert w.distance(w.weights(model), expected) < 1e-6
+
+
+class WeightsAfter(Callback):
+    """Keep the weights after each update."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_batch_end(self, state):
+        self.seen.append(w.weights(state.model))
 
 
 def test_a_keras_optimizer_that_averages():

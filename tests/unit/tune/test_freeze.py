@@ -4,7 +4,7 @@ import keras
 import pytest
 import torch
 
-from fitkit import ConfigError, Event, FitLoop, Freeze, Record, supervised
+from fitkit import Accumulate, ConfigError, Event, FitLoop, Freeze, Record, supervised
 from tests.unit.tune.trainings import (
     KINDS,
     assert_equal,
@@ -131,6 +131,15 @@ def test_each_set_has_programs_of_its_own():
     loop.fit(epochs=4)
     record = next(c for c in loop.callbacks if isinstance(c, Record))
     assert sum(r.program is not None for r in record.recordings.values()) == 2
+
+
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]], ids=["Freeze first", "Accumulate first"])
+def test_beside_windows_steps_stay_recorded(order):
+    """Accumulate asks what is trainable after all have heard BATCH_BEGIN."""
+    both = [Freeze("0", until=2), Accumulate(2)]
+    loop = loop_of("torch", *[both[place] for place in order], mode="recorded", val=False)
+    loop.fit(epochs=6)  # 3 updates each
+    assert replays(loop) >= 20
 
 
 def test_what_can_be_named():
