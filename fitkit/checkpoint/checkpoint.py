@@ -125,16 +125,25 @@ class Checkpoint(Callback):
         names = ranked(self.store.metas(), self._monitor.mode)
         return self.store.folder / names[0] if names else None
 
+    def on_open(self, state: State) -> None:
+        """Take the folder, before others at FIT_BEGIN set aside what an earlier run has written."""
+        if self._loop.running != "fit":
+            return
+        if state.is_main and self._lock is None:
+            self._take_folder()
+        if self._saved_at is None and self._loop.resumed_from is None:
+            try:
+                self._check_unused()
+            except ConfigError:
+                self._give_folder_back()  # what was not opened is not closed
+                raise
+
     def on_fit_begin(self, state: State) -> None:
-        """Take the folder; start the interval."""
+        """Start the interval."""
         if self._monitor is not None:
             self._monitor.check(self._loop)
         self._interval.start(state)
         self._asked = False
-        if state.is_main and self._lock is None:
-            self._take_folder()
-        if self._saved_at is None and self._loop.resumed_from is None:
-            self._check_unused()
         for callback, optimizer in unsaved_optimizers(self._loop.callbacks):
             warnings.warn(
                 f"{type(callback).__name__} holds {type(optimizer).__name__}, which nobody saves\n"
@@ -181,9 +190,7 @@ class Checkpoint(Callback):
             if self._writer is not None:
                 self._guarded(self._writer.wait)
         finally:
-            if self._lock is not None:
-                self._lock.release()
-                self._lock = None
+            self._give_folder_back()
 
     def _is_whole(self, state: State) -> bool:
         """Return whether no window is open, and the end of the epoch does not save anyway."""
@@ -248,6 +255,11 @@ class Checkpoint(Callback):
                 "Give a folder that can be written to: Checkpoint(dir), or FitLoop(..., run_dir=)."
             ) from error
         self.store.sweep()
+
+    def _give_folder_back(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def _check_unused(self) -> None:
         names = self.store.names()

@@ -14,8 +14,10 @@ from fitkit import (
     Checkpoint,
     CheckpointWriteError,
     ConfigError,
+    CSVLogger,
     Event,
     FitLoop,
+    TensorBoard,
     TensorLoader,
     supervised,
 )
@@ -198,6 +200,24 @@ def test_a_disk_that_refuses_ends_the_run_or_warns(tmp_path, monkeypatch):
             options = {"async_": threaded, "on_error": "warn"}
             make_loop(tmp_path / f"b{threaded}", **options).fit(epochs=3)
         assert len(told) == 3
+
+
+def test_a_run_refused_in_a_used_folder_leaves_all_files_where_they_are(tmp_path):
+    def files():
+        return {path: path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()}
+
+    def watched():
+        return make_loop(tmp_path, CSVLogger(), TensorBoard())
+
+    watched().fit(epochs=1)
+    before = files()
+    for _ in range(2):  # the lock was given back, too
+        with pytest.raises(ConfigError, match="holds checkpoints of a run"):
+            watched().fit(epochs=1)
+        assert files() == before
+    watched().fit(epochs=2, resume="auto")
+    assert before.keys() <= files().keys()
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 3
 
 
 def test_a_source_of_a_resume_stays(tmp_path):
