@@ -1,5 +1,6 @@
 """Which way a logged value is better, where its name tells."""
 
+import difflib
 import re
 from typing import Any, Literal
 
@@ -35,13 +36,23 @@ def mode_of(owner: str, name: Any, mode: Any) -> Mode:
         )
     if mode == "min" or mode == "max":
         return mode
-    words = set(re.split(r"[^a-z0-9]+", name.lower()))
-    is_lower, is_higher = bool(words & _LOWER), bool(words & _HIGHER)
+    words = re.split(r"[^a-z0-9]+", name.lower())
+    is_lower, is_higher = not _LOWER.isdisjoint(words), not _HIGHER.isdisjoint(words)
     if mode is None and is_lower != is_higher:
         return "min" if is_lower else "max"
     what = f"monitors '{name}' with mode={brief(mode)}, expected 'min' or 'max'"
+    meant = ""
     if mode is None:
         what = f"monitors '{name}'; its name does not say which is better, 'min' or 'max'"
+        meant = _meant(name.lower(), words)
     raise ConfigError(
-        f'{owner} {what}\nSay mode="min" if lower is better, mode="max" if higher is.'
+        f'{owner} {what}\n{meant}Say mode="min" if lower is better, mode="max" if higher is.'
     )
+
+
+def _meant(name: str, words: list[str]) -> str:
+    """Return a question about a word that looks misspelled."""
+    for word in words:
+        if close := difflib.get_close_matches(word, sorted(_LOWER | _HIGHER), n=1, cutoff=0.75):
+            return f"Did you mean '{name.replace(word, close[0])}'? If not:\n"
+    return ""

@@ -3,7 +3,7 @@
 import pytest
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from fitkit import Checkpoint, EarlyStopping, LRSchedule, Plateau, Validate
+from fitkit import Checkpoint, ConfigError, EarlyStopping, LRSchedule, Plateau, Validate
 from fitkit.loop.interval import Interval
 from fitkit.loop.monitor import Monitor
 from tests.unit.tune.trainings import Late, loop_of
@@ -62,3 +62,16 @@ def test_the_epochs_since_a_value_are_restored():
     first.num_epochs = 3
     second.load_state_dict(first.state_dict())
     assert second.num_epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("val_lss", "val_loss"), ("Val_acuracy", "val_accuracy"), ("val_confident", None)],
+)
+def test_a_word_that_looks_misspelled_is_asked_about(given, meant):
+    with pytest.raises(ConfigError, match="which is better") as told:
+        EarlyStopping(given)
+    asked = f"Did you mean '{meant}'? If not:"
+    lines = str(told.value).splitlines()[1:]
+    assert lines[:-1] == ([asked] if meant else [])
+    assert lines[-1].startswith('Say mode="min"')
