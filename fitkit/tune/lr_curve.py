@@ -51,7 +51,9 @@ class LRCurve:
         axes.plot(self.rates, self.losses, alpha=0.3, label="loss")
         axes.plot(self.rates, self.smoothed, label="smoothed")
         if self.suggestion is not None:
-            axes.axvline(self.suggestion, linestyle="--", label=f"{self.suggestion:.2g}")
+            axes.axvline(
+                self.suggestion, linestyle="--", label=f"suggestion: {self.suggestion:.2g}"
+            )
         axes.set(xscale="log", xlabel="learning rate", ylabel="loss")
         low, first = min(self.losses, default=0.0), (self.smoothed or [0.0])[0]
         if low < first:  # a search ends where the loss explodes, which would flatten all the rest
