@@ -28,7 +28,9 @@ class EarlyStopping(Callback):
     """Stop when a logged value has not got better for a while; go back to the best weights.
 
     A value of validation is looked at after every validation, any other one after every epoch.
-    NaN is never better. The reason is kept in `state.stop_reason`.
+    NaN is never better. The reason is kept in `state.stop_reason`. A further call of `fit` has
+    patience again; a run that is resumed where it had stopped ends at once, unless `patience` is
+    larger now.
 
     Args:
         monitor: The key in `state.logs`.
@@ -105,6 +107,11 @@ class EarlyStopping(Callback):
             self._monitor.check(self._loop)
         if self._has_stopped:
             self._num_bad, self._has_stopped = 0, False
+
+    def on_epoch_begin(self, state: State) -> None:
+        """Do not go on with a run that was resumed where it had been stopped here."""
+        if self._has_stopped and self._num_bad >= self.patience:
+            state.request_stop(self._reason(state.logs.get(self._monitor.name, math.nan)))
 
     def on_pass_end(self, state: State) -> None:
         """Look at the value that a validation has logged."""

@@ -188,16 +188,21 @@ class LRSchedule(Callback):
         return axes
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where it is, and what a scheduler or plateau keeps."""
+        """Return where it is, what is set, and what a scheduler or plateau keeps."""
         inner: Any = getattr(self._schedule, "state_dict", None)
         kept: dict[str, Any] = {} if inner is None else copy.deepcopy(inner())
         seen = None if self._monitor is None else self._monitor.state_dict()
-        return {"at": self._at, "ratios": self._rates.ratios, "inner": kept, "monitor": seen}
+        # lr is saved with the optimizer; Keras ones save none of the other numbers.
+        values = [] if self.of == "lr" or self._setting is None else self._setting.read()
+        own = {"at": self._at, "ratios": self._rates.ratios, "values": values}
+        return {**own, "inner": kept, "monitor": seen}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore them."""
         self._at = state["at"]
         self._rates.scale(state["ratios"])
+        if self._setting is not None and (values := state.get("values")):
+            self._setting.write(values)
         if self._monitor is not None:
             self._monitor.load_state_dict(state["monitor"])
         if state["inner"]:
