@@ -205,12 +205,16 @@ class Runner:
             self.bus.use(None)
             self.state.num_updates += 1
             stop_if_spent(self.state)
+        self.state.packed = None  # what is logged from here on is of the pass, not of its last batch
 
     def _serve_requests(self) -> None:
-        if not self.state.stop:  # a stop saves at the end of the pass and validates no more
-            for event in sorted(self.state.requests):
+        state = self.state
+        if state.requests and not state.stop:  # a stop saves at the pass's end, validates no more
+            packed, state.packed = state.packed, None  # as at PASS_END
+            for event in sorted(state.requests):
                 self.bus.emit(event)
-        self.state.requests.clear()
+            state.packed = packed
+        state.requests.clear()
 
 
 def nothing_recorded() -> str:

@@ -185,7 +185,7 @@ class TensorBoard(Board):
             self._write(self.files, state)
 
     def on_save(self, state: State) -> None:
-        """Write what was logged since, or the logs of an epoch that a stop has cut short."""
+        """Write what was logged since."""
         if self.files is None:
             return
         self._flush()  # a resumed run begins behind these steps
@@ -195,8 +195,9 @@ class TensorBoard(Board):
                 self._lay_out(self.files, state)
 
     def on_fit_end(self, state: State) -> None:
-        """Lay out the charts, if no validation ever came."""
+        """Write the logs of an epoch that a stop has cut short; lay out the charts, if not yet."""
         if self.files is not None:
+            self._write(self.files, state)
             self._lay_out(self.files, state)
 
     def on_close(self, state: State) -> None:
@@ -240,11 +241,16 @@ class TensorBoard(Board):
         files.flush()
 
     def _write(self, files: RunFiles, state: State, only: str | None = None) -> None:
-        """Write the logs of one validation, or those of the epoch that were not written yet."""
+        """Write the logs of one validation, or those of the epoch that were not written yet.
+
+        The epoch has logged what stands in the history, which is first to see it at each event:
+        what is logged at SAVE would be there or not by the order of the callbacks.
+        """
         runs: dict[str, dict[str, float]] = {}
+        row = next(reversed(self._loop.history.rows), {}) if self._loop else {}
         for name, value in state.logs.items():
             prefix = max((p for p in self._val_prefixes if name.startswith(p)), key=len, default="")
-            if prefix == only or (only is None and name not in self._written):
+            if prefix == only or (only is None and name in row and name not in self._written):
                 tag = name.removeprefix(prefix)
                 tag = tag if "/" in tag else f"epoch/{tag}"
                 runs.setdefault(prefix.rstrip("_") or "train", {})[tag] = host_number(name, value)

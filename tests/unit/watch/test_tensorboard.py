@@ -10,7 +10,16 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fitkit import Accumulate, Callback, ConfigError, Event, Histograms, TensorBoard, Throughput
+from fitkit import (
+    Accumulate,
+    Callback,
+    ConfigError,
+    Event,
+    Histograms,
+    Phase,
+    TensorBoard,
+    Throughput,
+)
 from fitkit.watch import event_file
 from fitkit.watch.rates import kept
 from tests.unit.watch.helpers import (
@@ -189,6 +198,63 @@ def test_what_is_logged_at_batch_end_is_written_in_any_order(tmp_path, order):
     assert len(train["step/loss"]) == 5
     before_val = [1.5, 2.5]  # each batch of the validation moves it, too
     assert [v for _, v in train["step/lr"]][:2] == before_val
+
+
+class AfterBatches(Callback):
+    """Log on the device at each event that comes after a batch."""
+
+    phases = frozenset({Phase.TRAIN})
+
+    def on_batch_end(self, state):
+        state.request(Event.VALIDATE)
+        state.request(Event.SAVE)
+
+    def on_validate(self, state):
+        if hasattr(state, "batch_index"):  # in mid-pass
+            state.log("at_validate", torch.tensor(float(state.num_updates)))
+
+    def on_save(self, state):
+        if hasattr(state, "batch_index"):
+            state.log("at_save", torch.tensor(float(state.num_updates)))
+
+    def on_pass_end(self, state):
+        state.log("at_pass_end", torch.tensor(7.0))
+        state.logs["host_at_pass_end"] = 8.0
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_is_logged_after_a_batch_is_of_the_pass_in_any_order(tmp_path, order):
+    loop = make_loop(*(TensorBoard(), AfterBatches())[::order], run_dir=tmp_path)
+    loop.fit(2)
+    train = read(tmp_path / "train")
+    assert {tag for tag in train if tag.startswith("step/")} == {"step/loss", "step/lr"}
+    assert train["epoch/at_validate"] == train["epoch/at_save"] == [(5, 3.0), (10, 8.0)]
+    assert train["epoch/at_pass_end"] == [(5, 7.0), (10, 7.0)]
+    assert train["epoch/host_at_pass_end"] == [(5, 8.0), (10, 8.0)]
+
+
+class LogsOnHost(Callback):
+    """Log on the host at the last events of an epoch."""
+
+    def on_epoch_end(self, state):
+        state.logs["at_epoch_end"] = 1.0
+
+    def on_save(self, state):
+        state.logs["at_save"] = 2.0
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("limits", [{"epochs": 3}, {"max_steps": 8}])
+def test_an_epoch_has_the_points_of_the_history_in_any_order(tmp_path, order, limits):
+    loop = make_loop(*(TensorBoard(), LogsOnHost())[::order], run_dir=tmp_path)
+    history = loop.fit(**limits)
+    train = read(tmp_path / "train")
+    for name in ("loss", "at_epoch_end", "at_save"):
+        points = train.get(f"epoch/{name}", [])
+        rows = [(row["num_updates"], row[name]) for row in history.rows if name in row]
+        assert points == [(x, as_stored(value)) for x, value in rows]
+    cut_short = "max_steps" in limits  # such a row is made at FIT_END
+    assert ("at_save" in history) == cut_short
 
 
 def test_the_batches_of_an_update_are_a_point_at_their_mean(tmp_path):
