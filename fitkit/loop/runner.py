@@ -205,7 +205,7 @@ class Runner:
             self.bus.use(None)
             self.state.num_updates += 1
             stop_if_spent(self.state)
-        self.state.packed = None  # what is logged from here on is of the pass, not of its last batch
+        self.state.packed = None  # what is logged from here on is of the pass alone
 
     def _serve_requests(self) -> None:
         state = self.state
