@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 
 from fitkit.watch.text_table import short
 
-__all__ = ["Picture", "confusion_picture", "label_of", "tiles_picture"]
+__all__ = ["Picture", "confusion_picture", "label_of", "lines_of", "tiles_picture"]
 
 Picture = tuple[bytes, tuple[int, int, int]]
 """A PNG file; height, width, channels."""
 
 _INK, _GREEN, _RED = (30, 30, 30), (22, 128, 60), (200, 30, 40)
 _TILE, _LINE, _GAP = 72, 17, 6  # pixels
+_COLORS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b")  # of lines
+_SERIES = 108, 60  # pixels: three of them are as wide as TensorBoard shows a picture
+_FINER = 3  # lines are drawn larger, then made smaller: smooth
 
 
 def confusion_picture(counts: NDArray[np.int64], names: Sequence[str]) -> Picture:
@@ -95,6 +98,38 @@ def tiles_picture(
         middle = (x + width * scale / 2, y + height * scale + _LINE / 2 + 2)
         draw.text(middle, text, color, font, anchor="mm")
     return _png(canvas)
+
+
+def lines_of(series: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Draw each series as lines over time, each feature between its extremes in all of them.
+
+    Args:
+        series: Shape (n, time, features); there is a gap where a number is not finite.
+
+    Returns:
+        Images of shape (n, height, width, 3).
+    """
+    image: Any = import_module("PIL.Image")
+    size = _SERIES
+    finite = np.where(np.isfinite(series), series, np.nan)
+    is_known = np.isfinite(finite).any((0, 1))
+    finite = finite[..., is_known]
+    low, high = np.nanmin(finite, (0, 1)), np.nanmax(finite, (0, 1))
+    shares = (finite - low) / np.where(high > low, high - low, 1)
+    x = np.linspace(3, size[0] - 4, max(2, series.shape[1])) * _FINER
+    y = (size[1] - 4 - shares * (size[1] - 7)) * _FINER
+    drawn = np.empty((len(series), size[1], size[0], 3), np.uint8)
+    for tile, lines in zip(drawn, y, strict=True):
+        canvas, draw = _canvas(size[0] * _FINER, size[1] * _FINER)
+        for line, color in [*zip(lines.T, _COLORS, strict=False)][::-1]:
+            gaps = np.isnan(line)
+            for part in np.split(np.arange(len(line)), np.flatnonzero(gaps)):
+                known = part[~gaps[part]]
+                draw.line([*zip(x[known], line[known], strict=True)], color, width=_FINER)
+        small = canvas.resize(size, image.Resampling.BOX)
+        tile[:] = np.asarray(small)
+        tile[[0, -1]] = tile[:, [0, -1]] = 215  # a frame
+    return drawn
 
 
 def label_of(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from fitkit.loop.callback import Stack
 from fitkit.watch.axis import Kind
@@ -24,7 +25,7 @@ def everything(
     x: Kind = "step",
     hparams: Mapping[str, float | str | bool] | None = None,
     classes: Sequence[str] | None = None,
-    image_shape: tuple[int, ...] | None = None,
+    image_shape: tuple[int, ...] | Literal["series"] | None = None,
 ) -> Stack:
     """Return all callbacks that write for TensorBoard, at their defaults, in run order.
 
@@ -33,7 +34,7 @@ def everything(
         x: The horizontal axis, as in `TensorBoard`.
         hparams: Settings of the run, as in `HParams`.
         classes: Names of the classes, as in `Curves` and `Images`.
-        image_shape: How a flat row of inputs is an image, as in `Images`.
+        image_shape: How a flat row of inputs is an image, or "series", as `shape` of `Images`.
     """
     images = Images(shape=image_shape, classes=classes)
     images.warns = image_shape is not None  # else inputs may as well be no images

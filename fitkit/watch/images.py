@@ -5,7 +5,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,15 @@ from fitkit.loop.state import State
 from fitkit.watch.answers import check_classes, names_of
 from fitkit.watch.board import Board
 from fitkit.watch.drawing import label_of, tiles_picture
-from fitkit.watch.shown import Shown, answers_table, check_shape, images_of, pixels_of
+from fitkit.watch.shown import (
+    Layout,
+    Shown,
+    answers_table,
+    check_shape,
+    images_of,
+    layout_of,
+    pixels_of,
+)
 from fitkit.watch.summaries import image_value
 from fitkit.watch.together import Together
 
@@ -28,18 +36,20 @@ class _Kept:
     """Of a pass: the first images, and the worst in both readings of the outputs.
 
     Attributes:
+        layout: What the inputs are; the first batch tells.
         first, worst: The images.
         shares: Bool (): whether the outputs may be probabilities.
         batches: Takes (images, outputs, targets).
     """
 
+    layout: Layout
     first: Shown
     worst: tuple[Shown, Shown]
     shares: Tensor
 
     def __init__(self, num: int) -> None:
         self._num = num
-        self.is_empty = True
+        self.is_new = self.is_empty = True
         self.batches = Together(self._look)
 
     def _look(self, images: Tensor, outputs: Any, targets: Any) -> None:
@@ -67,17 +77,22 @@ class Images(Board):
 
     Below an image stands what the model said, green where it is right; where it is wrong, red,
     with what would have been right. Most wrong is the answer that puts the right class farthest
-    behind another one; for numbers, the largest difference. Series of shape (time, features) look
-    the same as gray images and are drawn as such: leave Images out there.
+    behind another one; for numbers, the largest difference.
+
+    Inputs of two sides without channels are gray images, unless one side is more than twice the
+    other: those are series, time along the longer side, and their first six features are drawn as
+    lines, each between its smallest and largest value in the picture.
 
     Args:
         num: How many images a picture holds.
-        shape: (height, width) or (height, width, channels) of inputs that come as flat rows.
+        shape: (height, width) or (height, width, channels) of inputs that come as flat rows, or
+            are images of other sides; "series" for lines, of rows, too.
         classes: The names of the classes; default is 0, 1, 2, ...
         log_dir: Where to; default is where the `TensorBoard` of the loop writes, or its run_dir.
 
-    Reads:  state.inputs, (batch, height, width), with a last or first axis of 1 or 3 channels;
-        state.outputs, state.targets, as `Curves` takes them, or a number per sample.
+    Reads:  state.inputs, (batch, height, width), with a last or first axis of 1 or 3 channels, or
+        (batch, time, features) or (batch, features, time); state.outputs, state.targets, as
+        `Curves` takes them, or a number per sample.
     Writes: files, from the main process only, beside the validation's curves: pictures
         `answers/samples` and `answers/most wrong`.
     Logs:   nothing.
@@ -110,13 +125,13 @@ class Images(Board):
         self,
         num: int = 25,
         *,
-        shape: tuple[int, ...] | None = None,
+        shape: tuple[int, ...] | Literal["series"] | None = None,
         classes: Sequence[str] | None = None,
         log_dir: str | Path | None = None,
     ) -> None:
         super().__init__(log_dir)
         self._num = positive_int("num", num)
-        self._shape = check_shape(shape)
+        self._shape: tuple[int, ...] | Literal["series"] | None = check_shape(shape)
         self._classes = check_classes(classes, "Images")
         self._open: list[_Kept] = []
         self.warns = True
@@ -130,11 +145,14 @@ class Images(Board):
         """Keep the first images, and those of the worst answers so far."""
         if self.files is None or not state.prefix.startswith("val_"):
             return
-        images = images_of(state.inputs, self._shape)
+        kept = self._open[-1]
+        if kept.is_new:
+            kept.is_new, kept.layout = False, layout_of(state.inputs, self._shape)
+        images = images_of(state.inputs, kept.layout)
         if images is None:
             self._tell(state.inputs)
         else:
-            self._open[-1].batches.add(images, state.outputs, state.targets)
+            kept.batches.add(images, state.outputs, state.targets)
 
     def on_pass_end(self, state: State) -> None:
         """Draw them."""
@@ -149,7 +167,8 @@ class Images(Board):
             answers: Any = shown.answers[reading].cpu().numpy()  # sync: once per validation
             captions = [self._caption(row) for row in answers]
             if shown is kept.first or any(text for text, _ in captions):
-                columns = math.ceil(math.sqrt(len(captions)))
+                is_series = shown.images.dim() == 3
+                columns = 3 if is_series else math.ceil(math.sqrt(len(captions)))
                 picture = tiles_picture(pixels_of(shown.images), captions, columns)
                 self.files.add_value(*where, name, **image_value(*picture))
         self.files.flush()
@@ -173,6 +192,7 @@ class Images(Board):
             given = tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
             warnings.warn(
                 f"Images draws nothing: the inputs, {given}, are no images\n"
-                "Say how a flat row is an image, Images(shape=(8, 8)), or leave Images out.",
+                "Say how a flat row is an image, Images(shape=(8, 8)), or that it is a series, "
+                'Images(shape="series"), or leave Images out.',
                 stacklevel=2,
             )

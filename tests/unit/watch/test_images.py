@@ -6,8 +6,9 @@ import torch
 
 from fitkit import ConfigError, FitLoop, TensorLoader, TorchLoss, supervised
 from fitkit.watch import images as module
+from fitkit.watch.drawing import lines_of
 from fitkit.watch.images import Images
-from fitkit.watch.shown import images_of, pixels_of
+from fitkit.watch.shown import images_of, layout_of, pixels_of
 from tests.unit.watch.event_files import images as read_images
 
 
@@ -149,3 +150,79 @@ def test_what_is_not_finite_is_said_and_darkens_nothing(tmp_path, drawn):
     assert captions[4] == ("not finite, true b", False)
     assert {text for text, _ in worst[:2]} == {"not finite, true b", "not finite, true c"}
     assert captions[0] == (f"{'a' * 7}...{'a' * 30}", True)
+
+
+@pytest.mark.parametrize(
+    ("sides", "shape", "layout"),
+    [
+        ((28, 28), None, None),
+        ((16, 8), None, None),
+        ((17, 8), None, 1),
+        ((3, 50), None, 2),
+        ((50, 1), None, 1),
+        ((50, 20), (50, 20), (50, 20)),
+        ((12, 12), "series", 1),
+        ((12, 13), "series", 2),
+        ((50,), "series", 1),
+        ((50,), None, None),
+        ((3, 8, 8), "series", None),
+    ],
+)
+def test_what_inputs_are(sides, shape, layout):
+    inputs = torch.rand(5, *sides)
+    assert layout_of(inputs, shape) == layout
+    drawn = images_of(inputs, layout)
+    if layout in (1, 2):
+        series = inputs if len(sides) == 2 else inputs[..., None]
+        assert torch.equal(drawn, (series if layout == 1 else series.mT)[..., :6])
+    elif len(sides) == 2:
+        assert drawn.shape == (5, *sides, 1)
+
+
+def test_a_long_series_is_thinned_out():
+    inputs = torch.arange(1000.0).reshape(1, 1000, 1)
+    assert torch.equal(images_of(inputs, 1), inputs[:, ::4])
+
+
+def test_series_are_lines_from_the_smallest_to_the_largest_value():
+    up = np.linspace(0, 1, 50, dtype=np.float32)
+    series = np.stack([up, 1 - up, np.full(50, np.nan)])[..., None] * [1, 1e6]
+    rising, falling, empty = lines_of(series.astype(np.float32))
+    assert rising.shape == (60, 108, 3)
+    assert np.abs(rising[:, ::-1] - falling.astype(float)).mean() < 2  # where lines are rounded
+    assert (empty[1:-1, 1:-1] == 255).all()
+    ink = (rising[1:-1, 1:-1] != 255).any(2)
+    heights = np.argwhere(ink.any(1)).ravel()
+    assert heights[0] <= 3 <= 53 <= heights[-1]
+    middles = [np.argwhere(column).mean() for column in ink.T if column.any()]
+    assert np.corrcoef(middles, range(len(middles)))[0, 1] < -0.999
+
+
+@pytest.mark.parametrize("values", [np.zeros((2, 1, 1)), np.full((1, 4, 2), np.inf)])
+def test_series_without_a_range_are_drawn(values):
+    assert lines_of(values.astype(np.float32)).shape == (len(values), 60, 108, 3)
+
+
+@pytest.mark.parametrize("sides", [(3, 5, 8), (10, 2)])
+def test_batches_of_several_sizes_are_drawn_with_a_margin(tmp_path, drawn, sides):
+    torch.manual_seed(0)
+    batches = []
+    for more in (0, 7, 2):
+        first, *rest = (side + more * (side in (8, 10)) for side in sides)
+        batches.append((torch.rand(4, first, *rest), torch.randint(3, (4,))))
+    loop = FitLoop(Scores(3), batches, batches, run_dir=tmp_path)
+    optimizer = torch.optim.SGD(loop.model.parameters(), lr=0.0)
+    board = Images(12)
+    loop.attach(supervised(loss=torch.nn.CrossEntropyLoss(), optimizer=optimizer), board)
+    loop.fit(1)
+    for pixels, captions in drawn:
+        assert len(pixels) == len(captions) == 12
+    if len(sides) == 3:
+        assert drawn[0][0].shape == (12, 5, 15, 3)
+        assert np.array_equal(drawn[0][0][:4, :, :8], pixels_of(batches[0][0].movedim(1, -1)))
+        assert (drawn[0][0][:4, :, 8:] == 0).all()
+    else:
+        assert drawn[0][0].shape == (12, 60, 108, 3)
+        shorter, longer = drawn[0][0][:4, 1:-1, 68:-1], drawn[0][0][4:8, 1:-1, 68:-1]
+        assert (shorter == 255).all()
+        assert not (longer == 255).all()
