@@ -14,7 +14,7 @@ from fitkit.record.constants import Constants
 from fitkit.record.grads import GradBuffers, Gradients
 from fitkit.record.optimizers import Optimizers
 from fitkit.record.passes import simplify
-from fitkit.record.passes.writes import written_state
+from fitkit.record.passes.writes import written_once
 from fitkit.record.program import Program
 from fitkit.record.published import publish, published
 from fitkit.record.python_state import PythonState
@@ -133,14 +133,15 @@ class Recording:
         self.num_eager = 0
         self.is_built = False
         self._recorder = recorder
-        self._read = self._written = frozenset[int]()  # ids of the program's tensors
+        self._read = self._written_once = frozenset[int]()  # ids of the program's tensors
         self._layout: list[object] = []
 
     def run_eagerly(self) -> None:
         """Run one step with Python."""
         self._recorder.runner.run_region()
         self.num_eager += 1
-        self.is_built = True  # a step that raised may not have built everything
+        # A step that raised may not have built everything, nor one that asks for another.
+        self.is_built = not self._recorder.state.eager_requested
 
     def replay(self, inputs: StepInputs) -> None:
         """Run one step without Python; a program must exist."""
@@ -155,7 +156,7 @@ class Recording:
         except BaseException as error:
             error.add_note(f"while replaying {self.title}: {self._events()}")
             raise
-        optimizers.ran(self._written)
+        optimizers.ran(self._written_once)
         publish(self._recorder.state, results)
         if self.eager_metrics:
             self._recorder.runner.run_metrics()
@@ -225,7 +226,7 @@ class Recording:
         self.program = program
         self._layout = _layout(program.step.state)
         self._read = frozenset(map(id, program.step.state))
-        self._written = frozenset(map(id, written_state(program.step)))
+        self._written_once = frozenset(map(id, written_once(program.step)))
 
     def _advised(self, refusal: Refused) -> Refused:
         """Return the verdict with what to do about it, without the frames it came through."""

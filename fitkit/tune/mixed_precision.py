@@ -123,11 +123,6 @@ class MixedPrecision(Callback):
         if state.phase is Phase.TRAIN and self._scale is not None:
             self._undo.prepare(self._loop, self)
 
-    def on_batch_begin(self, state: State) -> None:
-        """Have slots made eagerly: a recorded step finds them."""
-        if self._undo.forgot:
-            state.request_eager()
-
     def _autocast(self) -> AbstractContextManager[Any]:
         if not self._casts:
             return nullcontext()
@@ -158,11 +153,6 @@ class MixedPrecision(Callback):
         with self._undo.unless(lambda: scale.finite):
             yield
         scale.update()
-
-    def on_batch_end(self, state: State) -> None:
-        """Have the updates of a Keras optimizer counted anew: some did not happen."""
-        if state.phase is Phase.TRAIN and self._scale is not None:
-            self._undo.recount()
 
     @property
     def num_skipped(self) -> int:

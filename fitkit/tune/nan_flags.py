@@ -1,5 +1,8 @@
 """What a device knows of updates that were not finite, until the host asks."""
 
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from math import isfinite
 from typing import Any, NamedTuple, cast, final
 
 import torch
@@ -32,19 +35,21 @@ class NaNFlags:
 
     Attributes:
         has_loss: bool (); whether the loss of the latest batch is finite.
-        bad: bool (); whether the latest update was not finite.
+        num_bad: int64 (); updates since the last look that were not finite.
+        in_a_row: int64 (); how many of them came last; 0 after an update that was finite.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.bad = torch.zeros((), dtype=torch.bool, device=device)
         self.has_loss = torch.ones((), dtype=torch.bool, device=device)
-        self._numbers = torch.zeros(4, dtype=torch.int64, device=device)
-        self._update = torch.zeros((), dtype=torch.int64, device=device)
+        self.num_bad, self.in_a_row, self._update, self._first = (
+            torch.zeros((), dtype=torch.int64, device=device) for _ in range(4)
+        )
         self._memory: Any = None  # on the CPU it is written without an operation
         if device.type == "cpu":
             self._memory = memoryview(cast(Any, self._update).numpy())  # sync: none, on the CPU
-        self._parts: dict[str, Tensor] = {}
         self._losses: dict[str | None, Tensor] = {}  # by turn
+        # What the first bad update gave, else the latest; by turn, and by its parts of the loss.
+        self._seen: dict[tuple[str | None, int, tuple[str, ...]], Tensor] = {}
 
     def begin(self, update: int) -> None:
         """Say on the host which update comes next. Syncs: never."""
@@ -64,50 +69,60 @@ class NaNFlags:
         before = self._losses[turn]
         return torch.where(before.isfinite(), loss, before)
 
-    def note(self, parts: dict[str, Tensor], sums: Tensor) -> None:
+    def note(
+        self, gradients: Sequence[Tensor | None], parts: Mapping[str, Tensor], turn: str | None
+    ) -> None:
         """Look at an update. Syncs: never.
 
         Args:
+            gradients: Of each weight; None where it has none.
             parts: The loss and its parts, shape () each.
-            sums: Of the gradient of each weight, shape (weights,).
+            turn: Whose update it is.
         """
-        # One sum over all: compiled code keeps it, and works out anything else for every element of
+        values = _stacked(gradients, [*parts.values()])
+        key = (turn, len(gradients), tuple(parts))
+        if key not in self._seen:
+            self._seen[key] = torch.zeros_like(values)
+        known, seen = self.num_bad > 0, self._seen[key]
+        torch.where(known, seen, values, out=seen)
+        torch.where(known, self._first, self._update, out=self._first)
+        # Compiled code keeps the result of a sum, and works out anything else for every element of
         # what is taken back.
-        odd = ~torch.cat([sums, torch.stack([part.to(sums) for part in parts.values()])]).isfinite()
-        self.bad.copy_(odd.any())
-        first = self.bad & ~self.any_bad()
-        place = odd.to(torch.uint8).argmax()
-        place = torch.where(self.bad & (place < len(sums)), place, -1)
-        for name, part in parts.items():
-            if name not in self._parts:
-                self._parts[name] = torch.zeros_like(part, dtype=torch.float32)
-            self._parts[name].copy_(torch.where(first, part.float(), self._parts[name]))
-        count, row, update, old_place = self._numbers.unbind()
-        self._numbers.copy_(
-            torch.stack(
-                [
-                    count + self.bad,
-                    torch.where(self.bad, row + 1, 0),
-                    torch.where(first, self._update, update),
-                    torch.where(first, place, old_place),
-                ]
-            )
-        )
-
-    def any_bad(self) -> Tensor:
-        """Return whether an update since the last look was not finite, bool (). Syncs: never."""
-        return self._numbers[0] > 0
+        bad = ~values.isfinite().all()
+        self.num_bad.add_(bad)
+        self.in_a_row.add_(1).mul_(bad)
 
     def is_bad(self) -> bool:
         """Return whether the latest update was not finite. Syncs: once."""
-        return bool(self.bad)  # sync: per update, only where nothing waits for it
+        return bool(self.in_a_row)  # sync: per update, only where nothing waits for it
 
     def look(self) -> Found | None:
         """Return what was found since the last look, None if all was finite. Syncs: once."""
-        numbers: list[int] = cast(Any, self._numbers).tolist()  # sync: when it is time to look
-        if numbers[0] == 0:
+        num_bad = int(self.num_bad)  # sync: when it is time to look
+        if num_bad == 0:
             return None
-        parts = {name: float(part) for name, part in self._parts.items()}  # sync: only where bad
-        self._numbers[0].zero_()
-        num_bad, in_a_row, update, place = numbers
-        return Found(num_bad, in_a_row, update, place, parts)
+        in_a_row, update = int(self.in_a_row), int(self._first)  # sync: only where bad
+        place, named = -1, dict[str, float]()
+        for (_, num_gradients, names), seen in self._seen.items():
+            values: list[float] = cast(Any, seen).tolist()  # sync: only where bad
+            odd = [index for index, value in enumerate(values) if not isfinite(value)]
+            if odd:
+                place = odd[0] if odd[0] < num_gradients else -1
+                named = dict(zip(names, values[num_gradients:], strict=True))
+            seen.zero_()  # another turn may be the next
+        self.num_bad.zero_()
+        return Found(num_bad, in_a_row, update, place, named)
+
+
+def _stacked(gradients: Sequence[Tensor | None], parts: Sequence[Tensor]) -> Tensor:
+    """Return the sum of each gradient and all parts, shape (gradients + parts,).
+
+    A sum is not finite where an element is not, and 0 where there is no gradient: who has one
+    differs from turn to turn. It is one pass, which writes nothing of the size of a gradient.
+    """
+    given = [each for each in gradients if each is not None]
+    dtypes = [each.dtype for each in (*given, *parts)]
+    wide, device = reduce(torch.promote_types, dtypes, torch.float32), parts[0].device
+    none = torch.zeros((), dtype=wide, device=device)
+    sums = [none if each is None else each.sum(dtype=wide).to(device) for each in gradients]
+    return torch.stack([*sums, *[part.to(device, wide) for part in parts]])

@@ -99,7 +99,7 @@ class NaNGuard(Callback):
         self._before: list[Tensor] = []
         self._reads = False  # whether the host looks at every update
         self._scaled = False  # whether infinite gradients are somebody else's affair
-        self._num_unseen = 0
+        self._due = 0  # the update at which the host looks
 
     @property
     def num_skipped(self) -> int:
@@ -129,7 +129,10 @@ class NaNGuard(Callback):
         self._flags = self._flags or NaNFlags(state.device)
 
     def on_pass_begin(self, state: State) -> None:
-        """List weights, statistics and slots."""
+        """List weights, statistics and slots; say which update comes."""
+        assert self._flags is not None  # noqa: S101  # on_fit_begin has made it
+        self._flags.begin(state.num_updates)
+        self._due = state.num_updates + self._every
         self._reads = self.mode != "rollback" and _reads_freely(self._loop)
         held = state_tensors(state.model)
         self._weights = {n: t for n, t in held.items() if isinstance(t, torch.nn.Parameter)}
@@ -141,13 +144,6 @@ class NaNGuard(Callback):
                 self._statistics = statistics
                 self._before = [t.detach().clone() for t in statistics]
             self._undo.prepare(self._loop, self)
-
-    def on_batch_begin(self, state: State) -> None:
-        """Say which update comes."""
-        if self._flags is not None:
-            self._flags.begin(state.num_updates)
-        if self._undo.forgot:
-            state.request_eager()
 
     @contextmanager
     def _statistics_kept(self) -> Generator[None]:
@@ -161,7 +157,7 @@ class NaNGuard(Callback):
         if self._flags is not None:
             good = self._flags.has_loss
             if self.mode == "raise":
-                good = good & ~self._flags.any_bad()
+                good = good & (self._flags.num_bad == 0)
             take_back(self._statistics, self._before, good)
 
     def on_loss_ready(self, state: State) -> None:
@@ -183,7 +179,7 @@ class NaNGuard(Callback):
             loss = flags.loss_of_update(loss, state.turn)
         parts = {"loss": loss, **{n: p.detach() for n, p in state.losses.items()}}
         gradients = [] if self._scaled else [weight.grad for weight in self._weights.values()]
-        flags.note(parts, _sums(gradients, state.device))
+        flags.note(gradients, parts, state.turn)
         if self._reads and self.mode == "raise" and (found := flags.look()):
             raise self._error(found, f"{_odd_inputs(state)}\n")
 
@@ -191,13 +187,14 @@ class NaNGuard(Callback):
         flags = self._flags
         if flags is None or (self._reads and not flags.is_bad()):
             return nullcontext()
-        return self._undo.unless(lambda: ~(flags.any_bad() if self.mode == "raise" else flags.bad))
+        num_bad = flags.num_bad if self.mode == "raise" else flags.in_a_row
+        return self._undo.unless(lambda: num_bad == 0)
 
     def on_batch_end(self, state: State) -> None:
-        """Look now and then."""
-        self._undo.recount()
-        self._num_unseen += state.closes_update
-        if self._num_unseen >= self._every:
+        """Say which update comes; look now and then."""
+        assert self._flags is not None  # noqa: S101  # on_fit_begin has made it
+        self._flags.begin(state.num_updates)
+        if state.num_updates >= self._due:
             self._look()
 
     def on_pass_end(self, state: State) -> None:
@@ -209,7 +206,7 @@ class NaNGuard(Callback):
         self._look()
 
     def _look(self) -> None:
-        self._num_unseen = 0
+        self._due = self._loop.state.num_updates + self._every
         found = None if self._flags is None else self._flags.look()
         if found is None:
             return
@@ -266,23 +263,6 @@ def _reads_freely(loop: "FitLoop") -> bool:
     """Whether nothing waits when the host reads a flag: on a CPU, where no step is recorded."""
     runner = loop.runner
     return loop.device.type == "cpu" and runner.run_step == runner.run_region
-
-
-def _sums(gradients: list[Tensor | None], device: torch.device) -> Tensor:
-    """Return the sum of each gradient, not finite where an element is not, shape (gradients,).
-
-    It is 0 where there is none: who has one differs from turn to turn.
-
-    One pass over each of them, which writes nothing of their size.
-    """
-    first = next((gradient for gradient in gradients if gradient is not None), None)
-    if first is None:
-        return torch.zeros(1, device=device)
-    wide = torch.promote_types(first.dtype, torch.float32)
-    none = torch.zeros((), dtype=wide, device=device)
-    return torch.stack(
-        [none if each is None else each.sum(dtype=wide).to(device) for each in gradients]
-    )
 
 
 def _odd_inputs(state: State) -> str:

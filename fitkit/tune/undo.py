@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import increment_version
 from torch.optim import Optimizer
 
-from fitkit.interop import is_keras
 from fitkit.loop.callback import Callback
+from fitkit.loop.state import State
 from fitkit.tune.optimizers import optimizers_beside
 
 if TYPE_CHECKING:
@@ -27,23 +26,18 @@ class Undo:
 
     Attributes:
         weights: The parameters of the model.
-        forgot: Whether the slots that a first update has made were undone: have the next step run
-            eagerly then, a recorded one finds them.
     """
 
     def __init__(self) -> None:
         self.weights: list[Tensor] = []
-        self.forgot = False
+        self._state: State
         self._optimizers: list[Any] = []
-        self._of_keras: list[Any] = []
-        self._counts: list[Tensor] = []  # of updates
 
     def prepare(self, loop: "FitLoop", callback: Callback) -> None:
         """List what an update writes, at the beginning of a pass."""
+        self._state = loop.state
         self.weights = list(loop.model.parameters())
         self._optimizers = optimizers_beside(loop, callback)
-        self._of_keras = [o for o in self._optimizers if is_keras(o, "optimizers.Optimizer")]
-        self._counts = []
         for each in loop.callbacks:
             if build := getattr(each, "build_optimizer", None):
                 build()  # what an update that is taken back has made could not be
@@ -62,17 +56,16 @@ class Undo:
         yield
         keep = good()
         take_back(held, before, keep)
-        if list(map(id, self._slots())) != list(map(id, slots)):
-            self.forgot = not bool(keep)  # sync: once, at a first update
-            for optimizer in self._optimizers:
-                if self.forgot and isinstance(optimizer, Optimizer):
-                    optimizer.state.clear()
+        made = list(map(id, self._slots())) != list(map(id, slots))
+        if made and not keep:  # sync: once, at a first update
+            self._forget()
 
-    def recount(self) -> None:
-        """Have Record count the updates of a Keras optimizer anew: some may not have happened."""
-        if len(self._counts) < len(self._of_keras):
-            self._counts = [o._iterations.value for o in self._of_keras if o.built]
-        increment_version(self._counts)
+    def _forget(self) -> None:
+        """Have the slots that a first update has made be made again; a recorded one finds them."""
+        for optimizer in self._optimizers:
+            if isinstance(optimizer, Optimizer):
+                optimizer.state.clear()
+        self._state.request_eager()
 
     def _slots(self) -> list[Tensor]:
         return [slot for optimizer in self._optimizers for slot in _slots_of(optimizer)]

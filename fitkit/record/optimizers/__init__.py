@@ -124,7 +124,7 @@ class Optimizers:
         for live in (*self._lives, *self._resting):
             live.fill(read)
 
-    def ran(self, written: frozenset[int]) -> None:
-        """Take note that a program ran and wrote these tensors (ids)."""
+    def ran(self, written_once: frozenset[int]) -> None:
+        """Take note that a program ran and wrote each of these tensors (ids) once."""
         for count in self._counts:
-            count.ran(written)
+            count.ran(written_once)

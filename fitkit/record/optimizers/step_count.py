@@ -32,8 +32,11 @@ class StepCount:
             self._tensor, self._version = tensor, tensor._version
         return self._value
 
-    def ran(self, written: frozenset[int]) -> None:
-        """Count one more if a replay wrote the counter; `written` are ids of tensors."""
-        if self._tensor is not None and id(self._tensor) in written:
+    def ran(self, written_once: frozenset[int]) -> None:
+        """Count one more if a replay wrote the counter; `written_once` are ids of tensors.
+
+        Who takes updates back writes it a second time: then the device alone knows.
+        """
+        if self._tensor is not None and id(self._tensor) in written_once:
             self._value += 1
             self._version = self._tensor._version

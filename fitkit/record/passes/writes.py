@@ -1,5 +1,6 @@
 """Analysis: which values of a graph are written in place."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,8 +25,13 @@ def written(graph: fx.Graph) -> set[fx.Node]:
 
     A view is followed back to the node that owns the memory; the owner is returned, not the view.
     """
+    return set(_writes(graph))
+
+
+def _writes(graph: fx.Graph) -> Counter[fx.Node]:
+    """Return how many operations write the memory that a node owns."""
     owner: dict[fx.Node, fx.Node] = {}
-    result: set[fx.Node] = set()
+    result = Counter[fx.Node]()
     for node in graph.nodes:
         aliased = list(_aliased(node))
         owner[node] = _owner(node, aliased, owner)
@@ -65,9 +71,18 @@ def written_placeholders(graph: fx.Graph) -> list[fx.Node]:
 
 def written_state(step: StepGraph) -> list[Tensor]:
     """Return the tensors of the state that a run of the step changes."""
-    placeholders = step.placeholders
-    indices = [placeholders.index(node) for node in written_placeholders(step.module.graph)]
-    return [step.state[i - step.num_inputs] for i in indices if i >= step.num_inputs]
+    changed = written(step.module.graph)
+    return [t for t, node in _state(step) if node in changed]
+
+
+def written_once(step: StepGraph) -> list[Tensor]:
+    """Return the tensors of the state that a single operation of the step writes."""
+    writes = _writes(step.module.graph)
+    return [t for t, node in _state(step) if writes[node] == 1]
+
+
+def _state(step: StepGraph) -> Iterator[tuple[Tensor, fx.Node]]:
+    return zip(step.state, step.placeholders[step.num_inputs :], strict=True)
 
 
 def _aliased(node: fx.Node) -> Iterator[tuple[fx.Node, bool]]:

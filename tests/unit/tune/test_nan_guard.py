@@ -17,10 +17,15 @@ from fitkit import (
     NaNGuard,
     NonFiniteError,
     Record,
+    State,
     TensorLoader,
+    Validate,
     gan,
     supervised,
 )
+from fitkit.record import recording
+from fitkit.record.passes import writes
+from fitkit.record.refused import Refused
 from fitkit.testing import assert_no_sync
 from fitkit.tune import nan_guard, undo
 
@@ -195,9 +200,30 @@ def scheduled(*callbacks):
 
 def test_a_skipped_update_does_not_count_for_a_schedule(monkeypatch):
     assert same(scheduled(Record("interpret")), scheduled())  # which counts on the device
-    monkeypatch.setattr(undo.Undo, "recount", lambda self: None)
+    monkeypatch.setattr(recording, "written_once", writes.written_state)
     with pytest.raises(UserWarning, match="a replay differs from the eager step"):
         scheduled(Record("interpret"))
+
+
+def first_updates_skipped(*callbacks):
+    """The first two updates are skipped, and a validation comes after each."""
+    model, (x, y) = model_of("torch"), rows((0, 1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01, fused=True)
+    stack = supervised(loss=nn.MSELoss(), optimizer=optimizer)
+    stack = [Validate(1) if isinstance(each, Validate) else each for each in stack]
+    loop = FitLoop(model, TensorLoader(x, y, batch_size=4), TensorLoader(*rows(()), batch_size=8))
+    loop.attach(*stack, NaNGuard("skip"), *callbacks)
+    loop.fit(epochs=2)
+    return tensors(loop)
+
+
+@pytest.mark.filterwarnings("ignore:NaNGuard skipped")
+def test_a_program_waits_for_the_slots_of_a_first_update(monkeypatch):
+    recorded = first_updates_skipped(Record("interpret", strict=True))
+    assert same(recorded, first_updates_skipped())
+    monkeypatch.setattr(State, "request_eager", lambda self: None)
+    with pytest.raises(Refused):
+        first_updates_skipped(Record("interpret", strict=True))
 
 
 def test_too_many_in_a_row_end_the_run():
