@@ -1,7 +1,7 @@
 """Save the state of a run, so that it can be resumed as if nothing had happened."""
 
-import math
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
 
@@ -36,7 +36,8 @@ class Checkpoint(Callback):
         every: "1 epoch", "500 updates" or 500, "10 minutes".
         keep_last: So many of the newest stay; None keeps all. The one a run was resumed from stays.
         keep_best: So many of the best stay as well; default is 1 with a monitor, else 0.
-        monitor: A key of `state.logs`, such as "val_loss". NaN is never best.
+        monitor: A key of `state.logs`, such as "val_loss". NaN is never best, nor is a checkpoint
+            that was not validated: of weights some updates later the value is another one.
         mode: "min" or "max"; found from the name of the monitor if it is left out.
         async_: Copy the state and write it in a thread, while training goes on. The copy takes as
             much memory as the state, for the rest of the run.
@@ -110,7 +111,8 @@ class Checkpoint(Callback):
         self._asked = False
         self._lock: FolderLock | None = None
         self._saved_at: tuple[Any, ...] | None = None
-        self._told_of_nan = False
+        self._told: set[str] = set()
+        self._has_value = False  # whether any checkpoint has got a monitored value
 
     def attach(self, loop: "FitLoop") -> None:
         """Keep the loop: all of it is saved."""
@@ -177,8 +179,11 @@ class Checkpoint(Callback):
             self._asked = not self._is_whole(state)
             if self._asked:
                 return
-        elif not (self._asked or self._interval.due(state) or _ends(state)):
-            return
+        else:
+            if self._monitor is not None and not state.stop:
+                self._monitor.of_epoch(state)  # raises, also where nothing is saved yet
+            if not (self._asked or self._interval.due(state) or _ends(state)):
+                return
         self._asked = False
         self._interval.mark(state)
         if state.is_main:
@@ -231,18 +236,24 @@ class Checkpoint(Callback):
     def _monitored(self, state: State) -> float | None:
         if self._monitor is None:
             return None
-        if hasattr(state, "phase") or state.stop:  # the epoch goes on, or was cut short
-            value = state.logs.get(self._monitor.name)
-        else:
-            value = self._monitor.of_epoch(state)
-        if value is not None and math.isnan(value) and not self._told_of_nan:
-            self._told_of_nan = True
-            warnings.warn(
-                f"Checkpoint: {self._monitor.name} is NaN after {state.num_updates} updates\n"
-                "NaN is never best; look at the loss and the learning rate.",
-                stacklevel=2,
-            )
+        value = self._monitor.of_weights(state)
+        self._has_value |= value is not None
+        doubt = self._monitor.doubt(value, state)
+        is_end = not hasattr(state, "phase") and not state.stop  # of an epoch
+        counts = value is not None or (is_end and not self._has_value)
+        if doubt and counts and doubt not in self._told:
+            self._told.add(doubt)
+            warnings.warn(f"Checkpoint after {state.num_updates} updates: {doubt}", stacklevel=2)
         return value
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return when the monitored value was logged."""
+        return {} if self._monitor is None else {"monitor": self._monitor.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore it, where it was saved."""
+        if self._monitor is not None and "monitor" in state:
+            self._monitor.load_state_dict(state["monitor"])
 
     def _take_folder(self) -> None:
         folder = self.store.folder

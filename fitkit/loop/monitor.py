@@ -44,6 +44,8 @@ class Monitor:
         self.num_epochs = 1
         self._owner = owner
         self._lacking: dict[str, str] = {}  # of what the value needs, with the remedies
+        self._is_known = False  # whether it is logged by a validation, or never
+        self._seen_at = -1  # updates before the latest validation that has logged it
         self.begin_epoch()
 
     def check(self, loop: "FitLoop") -> None:
@@ -55,7 +57,9 @@ class Monitor:
         """
         self.begin_epoch()
         self._lacking = _lacking(loop) if self.name.startswith("val_") else {}
-        if self._lacking and not any(map(_runs_code_of_others, loop.callbacks)):
+        is_alone = not any(map(_runs_code_of_others, loop.callbacks))
+        self._is_known = is_alone and self.name.startswith("val_")
+        if self._lacking and is_alone:
             remedy = " and ".join(self._lacking.values())
             raise ConfigError(
                 f"{self._owner} waits for '{self.name}', but {' and '.join(self._lacking)}\n"
@@ -73,7 +77,7 @@ class Monitor:
         self._is_validated = True
         if not self.name.startswith(state.prefix) or self.name not in state.logs:
             return None
-        self._is_seen = True
+        self._is_seen, self._seen_at = True, state.num_updates
         return state.logs[self.name]
 
     def at_epoch_end(self, state: State) -> float | None:
@@ -101,6 +105,31 @@ class Monitor:
             raise self._missing(state)
         return value
 
+    def of_weights(self, state: State) -> float | None:
+        """Return the value if it is logged, and not one of a validation some updates ago.
+
+        Raises:
+            ConfigError: If a validation has come, and nobody can log the value later.
+        """
+        value = state.logs.get(self.name)
+        if value is None and self._is_validated and self._is_known:
+            raise self._missing(state)
+        return None if self._is_old(state) else value
+
+    def doubt(self, value: float | None, state: State) -> str:
+        """Say why what `of_weights` has returned can never be best; "" if nothing is odd."""
+        if self._is_old(state):
+            return (
+                f"'{self.name}' is of a validation before the last updates, so it does not count\n"
+                "Only a checkpoint that was validated can be best: have both equally often."
+            )
+        if value is not None and math.isnan(value):
+            return f"{self.name} is NaN\nNaN is never best; look at the loss and the learning rate."
+        return ""
+
+    def _is_old(self, state: State) -> bool:
+        return self._is_seen and self._seen_at != state.num_updates
+
     def is_better(self, value: float, than: float | None) -> bool:
         """Return whether `value` beats `than`, None being nothing yet. NaN never does."""
         if math.isnan(value):
@@ -111,17 +140,19 @@ class Monitor:
         return gain > self.min_delta
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was seen in this epoch, and the epochs since the value was."""
+        """Return what was seen in this epoch, and since when the value was not."""
         return {
             "num_epochs": self.num_epochs,
             "is_seen": self._is_seen,
             "is_validated": self._is_validated,
+            "seen_at": self._seen_at,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore them: a run that goes on in mid-epoch finds the value in `state.logs`."""
         self.num_epochs = state["num_epochs"]
         self._is_seen, self._is_validated = state["is_seen"], state["is_validated"]
+        self._seen_at = state["seen_at"]
 
     def _missing(self, state: State) -> ConfigError:
         known = sorted(state.logs)

@@ -76,6 +76,58 @@ def test_an_epoch_without_a_validation_is_saved_all_the_same(tmp_path):
     assert loop.state.num_epochs == 2
 
 
+def values_saved(folder):
+    metas = Store(folder / "checkpoints").metas().values()
+    return {meta["counters"]["num_updates"]: meta["monitored"] for meta in metas}
+
+
+def test_a_value_is_that_of_the_weights_it_is_saved_with(tmp_path):
+    """10 updates per epoch, validated after 4, 8, 12, saved after 2, 4, 6, and where a run ends."""
+    options = {"monitor": "val_loss", "validate": 4, "every": 2, "keep_last": None}
+    whole = make_loop(tmp_path / "whole", **options)
+    whole.fit(max_steps=14)
+    saved = values_saved(tmp_path / "whole")
+    assert list(saved) == [2, 4, 6, 8, 10, 12, 14]
+    assert [update for update, value in saved.items() if value is not None] == [4, 8, 12]
+    with torch.no_grad():
+        for update in (4, 8, 12):
+            found = list((tmp_path / "whole" / "checkpoints").glob(f"step-{update:08}-*"))
+            load_weights_into(whole.model, found[0])
+            loss = torch.nn.functional.mse_loss(whole.model(X), Y).item()
+            assert saved[update] == pytest.approx(loss, rel=1e-6)
+
+    make_loop(tmp_path / "cut", **options).fit(max_steps=5)
+    make_loop(tmp_path / "cut", **options).fit(max_steps=7, resume="auto")  # goes on after 5
+    saved = values_saved(tmp_path / "cut")
+    assert list(saved) == [2, 4, 5, 6, 7]
+    assert [update for update, value in saved.items() if value is not None] == [4]
+
+
+def test_that_no_checkpoint_can_be_best_is_told(tmp_path):
+    """Saved after 10 and 20 updates, validated after 3, 6, 9: none is what was validated."""
+    loop = make_loop(tmp_path, monitor="val_loss", validate=3)
+    with pytest.warns(UserWarning, match="'val_loss' is of a validation before the last") as told:
+        loop.fit(epochs=2)
+    assert len(told) == 1
+    assert loop.callbacks[-1].best is None
+
+
+@pytest.mark.parametrize(("validate", "every", "told"), [("1 epoch", 99, 10), (4, 2, 4), (4, 5, 5)])
+def test_a_misspelled_value_is_told_soon(tmp_path, validate, every, told):
+    """At the first checkpoint after a validation, or the end of the epoch; not where a run ends."""
+    loop = make_loop(tmp_path, monitor="val_los", mode="min", validate=validate, every=every)
+    with pytest.raises(ConfigError, match="'val_los'.*\n.*\nDid you mean 'val_loss'"):
+        loop.fit(epochs=4)
+    assert loop.state.num_updates == told
+
+
+def test_a_value_of_ones_own_may_come_after_a_validation_in_mid_epoch(tmp_path):
+    loop = make_loop(tmp_path, monitor="val_own", mode="min", validate=4, every=5, keep_last=None)
+    loop.on(Event.EPOCH_END)(lambda state: state.logs.update(val_own=1.0))
+    loop.fit(epochs=2)
+    assert values_saved(tmp_path) == {5: None, 10: 1.0, 15: None, 20: 1.0}
+
+
 def test_a_value_of_ones_own_is_no_validation(tmp_path):
     def loop_with(folder, monitor):
         loop = make_loop(folder, monitor=monitor, mode="min", validate="2 epochs", keep_last=None)
@@ -153,7 +205,7 @@ def test_it_keeps_the_last_and_the_best(tmp_path):
     def log(state):
         state.logs["val_figure"] = next(losses)
 
-    with pytest.warns(UserWarning, match="val_figure is NaN after 30 updates"):
+    with pytest.warns(UserWarning, match="after 30 updates: val_figure is NaN"):
         loop.fit(epochs=6)
     assert steps(tmp_path) == [20, 40, 50, 60]
     checkpoint = loop.callbacks[-2]  # the last one is the function
