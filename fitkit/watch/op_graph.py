@@ -11,7 +11,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fitkit.data.structure import leaves
-from fitkit.interop import is_keras, modules_of
+from fitkit.interop import is_keras
+from fitkit.watch.layers import named_layers
 
 __all__ = ["GraphRecorder", "Node", "graph_proto"]
 
@@ -102,12 +103,10 @@ class GraphRecorder(TorchDispatchMode):
             yield
 
     def _named_layers(self) -> Iterable[tuple[Any, str]]:
-        pairs = cast("Iterable[tuple[str, nn.Module]]", self._model.named_modules())
-        names: dict[int, str] = {id(m): n.rsplit(".", 1)[-1] for n, m in pairs}
-        for module in modules_of(self._model):
-            layer: Any = module
+        for each in named_layers(self._model):  # without what Keras wraps around layers for itself
+            layer: Any = each.module
             keras = is_keras(layer, "Layer")
-            name: str = layer.name if keras else names.get(id(layer), "")
+            name: str = layer.name if keras else each.name.rsplit(".", 1)[-1]
             if not keras and (not name or name.isdigit()):
                 name = f"{type(layer).__name__}{name and '_'}{name}"
             yield layer, name

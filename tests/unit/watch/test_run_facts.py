@@ -288,6 +288,15 @@ def test_an_error_of_the_first_batch_leaves_nothing_behind(tmp_path):
     assert not {"run_region", "run_step"} & vars(loop.runner).keys()
 
 
+def test_a_sequence_of_keras_is_drawn_as_its_layers():
+    dense = keras.layers.Dense
+    inner = keras.Sequential([dense(4, name="first"), dense(3, name="second")], name="inner")
+    model = keras.Sequential([keras.Input((3,)), inner, dense(1, name="last")])
+    nodes = graph_of(model, torch.ones(2, 3))
+    layers = {node.name.rpartition("/")[0] for node in nodes}
+    assert layers == {"", "inner/first", "inner/second", "last"}
+
+
 def test_layers_called_twice_and_dicts_of_inputs_are_drawn():
     class Twice(torch.nn.Module):
         def __init__(self):
