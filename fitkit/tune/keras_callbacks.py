@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from numbers import Real
-from sys import getrefcount
 from typing import TYPE_CHECKING, Any, NamedTuple, cast, final
+from weakref import ref
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from fitkit.loop.callback import Callback
 from fitkit.loop.events import Phase
 from fitkit.loop.state import State
 from fitkit.tune.keras_hooks import listens, watches
-from fitkit.tune.lazy_logs import ALONE, LazyLogs
+from fitkit.tune.lazy_logs import LazyLogs
 
 if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop
@@ -148,7 +148,9 @@ class KerasCallbacks(Callback):
             logs = LazyLogs(read, read_one)
             for hook in hooks:
                 hook(state.batch_index, logs)
-            if getrefcount(logs) > ALONE:  # somebody keeps them
+            kept = ref(logs)
+            del logs
+            if (logs := kept()) is not None:  # somebody keeps them
                 logs.settle()
         if getattr(state.model, "stop_training", False):  # by a hook of BATCH_BEGIN, too
             self._read_stop(state)

@@ -1,10 +1,9 @@
 """Logs of a batch that become floats when somebody reads them."""
 
 from collections.abc import Callable
-from sys import getrefcount
 from typing import Any, cast
 
-__all__ = ["ALONE", "LazyLogs"]
+__all__ = ["LazyLogs"]
 
 _READING = (
     *("__contains__", "__eq__", "__ior__", "__iter__", "__len__", "__ne__"),
@@ -16,7 +15,7 @@ _READING = (
 class _Logs(dict[str, Any]):
     """Logs that have been read: a dict like any other."""
 
-    __slots__ = ("one", "source")
+    __slots__ = ("__weakref__", "one", "source")
     source: Callable[[], dict[str, Any]] | None
     one: Callable[[str], Any] | None
 
@@ -30,8 +29,8 @@ class LazyLogs(_Logs):
     A Keras callback that never looks costs no sync; one that looks gets floats, as from Keras.
 
     Args:
-        read: Returns the content. It reads the state of now, so logs that somebody keeps (see
-            `ALONE`) must be settled before the next batch.
+        read: Returns the content. It reads the state of now, so logs that somebody keeps (a weak
+            reference tells) must be settled before the next batch.
         one: Returns the value of a name, if that can be had without reading all, otherwise None.
             Where it is given, there are logs.
     """
@@ -80,12 +79,3 @@ def _reading(name: str) -> Callable[..., Any]:
 
 for _name in _READING:
     setattr(LazyLogs, _name, cast(Any, _reading(_name)))
-
-
-def _count_alone() -> int:
-    logs = LazyLogs(dict)
-    return getrefcount(logs)
-
-
-ALONE = _count_alone()
-"""What `sys.getrefcount(logs)` is where only a local variable holds them; it varies by Python."""
