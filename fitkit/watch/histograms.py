@@ -2,12 +2,14 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fitkit.interop import trainable_parameters
@@ -17,11 +19,12 @@ from fitkit.loop.state import State
 from fitkit.watch.board import Board
 from fitkit.watch.run_files import RunFiles
 from fitkit.watch.spread import LENGTH, look_at, norms_of
-from fitkit.watch.summaries import histogram_value
+from fitkit.watch.summaries import histogram_values
 
 __all__ = ["Histograms"]
 
 _MAX_PENDING = 10
+_Table = NDArray[np.float32]
 
 
 @final
@@ -170,26 +173,42 @@ class _Update(NamedTuple):
 
 
 def _write(files: RunFiles, pending: list[_Update]) -> None:
-    for update in pending:
-        joined = torch.cat([update.looks.flatten(), update.ratios])
-        numbers: Any = joined.cpu().numpy()  # sync: once per pass or per ten of them
-        table = numbers[: update.looks.numel()].reshape(-1, LENGTH)
-        tags = [f"weights/{name}" for name in update.weights]
-        tags += [f"gradients/{name}" for name in update.gradients]
-        run = files.axis.of_updates_run
-        scalars: dict[str, float] = {}
-        for tag, (norm, low, high, *counts) in zip(tags, table.tolist(), strict=True):  # sync: no
-            kind, name = tag.split("/", 1)
-            scalars[f"{kind[:-1]}_norm/{name}"] = norm
-            if math.isfinite(low) and math.isfinite(high) and any(counts):
-                value = histogram_value(low, high, np.array(counts))
-                files.add_value(run, update.x, update.wall_s, tag, **value)
-        ratios = numbers[table.size :].tolist()  # sync: none, it is on the host
-        scalars |= {
-            f"update_ratio/{name}": ratio
-            for name, ratio in zip(update.weights, ratios, strict=True)
-            if math.isfinite(ratio)  # a weight that was zero has none
-        }
-        files.add(run, update.x, update.wall_s, scalars)
+    if pending:
+        looks = torch.cat([update.looks for update in pending])
+        parts = [looks.flatten(), *[update.ratios for update in pending]]
+        numbers: Any = torch.cat(parts).cpu().numpy()  # sync: once per pass or per ten of them
+        table = numbers[: looks.numel()].reshape(-1, LENGTH)
+        _write_histograms(files, pending, table[:, 1:3], table[:, 3:])
+        _write_scalars(files, pending, table[:, 0].tolist(), numbers[table.size :].tolist())
     pending.clear()
     files.flush()
+
+
+def _write_histograms(
+    files: RunFiles, pending: Sequence[_Update], ranges: _Table, counts: _Table
+) -> None:
+    drawn: Any = np.isfinite(ranges).all(1) & counts.any(1)
+    places = [
+        (update.x, update.wall_s, f"{kind}/{name}")
+        for update in pending
+        for kind, names in (("weights", update.weights), ("gradients", update.gradients))
+        for name in names
+    ]
+    values = histogram_values(ranges[drawn], counts[drawn])
+    for place, value in zip(compress(places, drawn), values, strict=True):
+        files.add_value(files.axis.of_updates_run, *place, **value)
+
+
+def _write_scalars(
+    files: RunFiles, pending: Sequence[_Update], norms: Sequence[float], ratios: Sequence[float]
+) -> None:
+    next_norm, next_ratio = iter(norms), iter(ratios)
+    for update in pending:
+        scalars = {f"weight_norm/{name}": next(next_norm) for name in update.weights}
+        scalars |= {f"gradient_norm/{name}": next(next_norm) for name in update.gradients}
+        scalars |= {
+            f"update_ratio/{name}": ratio
+            for name in update.weights
+            if math.isfinite(ratio := next(next_ratio))  # a weight that was zero has none
+        }
+        files.add(files.axis.of_updates_run, update.x, update.wall_s, scalars)

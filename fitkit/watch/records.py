@@ -81,13 +81,12 @@ def _aligned(records: Sequence[bytes]) -> NDArray[np.uint8]:
 def framed(records: Sequence[bytes]) -> bytes:
     """Return records of at least 4 bytes as they stand in a file."""
     checksums = np.zeros(len(records), "<u4")
-    # One picture among points must not widen every row to its own size.
-    short = [i for i, record in enumerate(records) if len(record) <= _BLOCK]
-    if short:
-        checksums[short] = _checksums(_aligned([records[i] for i in short]))
+    # Those of a like length at once: one picture among points must not widen every row.
+    alike: dict[int, list[int]] = {}
     for i, record in enumerate(records):
-        if len(record) > _BLOCK:
-            checksums[i] = _checksums(_aligned([record]))[0]
+        alike.setdefault((len(record) - 1) // _BLOCK, []).append(i)
+    for rows in alike.values():
+        checksums[rows] = _checksums(_aligned([records[i] for i in rows]))
     tails = checksums.tobytes()
     return b"".join(
         [

@@ -1,15 +1,17 @@
 """What TensorBoard's plug-ins read: the fields of a `Summary.Value` for each kind of content."""
 
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["histogram_value", "image_value", "pr_curve_value", "text_value"]
+__all__ = ["histogram_values", "image_value", "pr_curve_value", "text_value"]
+
+_Fields = dict[str, Any]
 
 
-def image_value(png: bytes, size: tuple[int, int, int], description: str = "") -> dict[str, Any]:
+def image_value(png: bytes, size: tuple[int, int, int], description: str = "") -> _Fields:
     """Return a picture.
 
     Args:
@@ -25,19 +27,23 @@ def image_value(png: bytes, size: tuple[int, int, int], description: str = "") -
     return {"image": image, "metadata": metadata}
 
 
-def histogram_value(low: float, high: float, counts: NDArray[np.float32]) -> dict[str, Any]:
-    """Return a histogram of bars of one width.
+def histogram_values(ranges: NDArray[np.float32], counts: NDArray[np.float32]) -> list[_Fields]:
+    """Return histograms of bars of one width, many at once.
 
     Args:
-        low: Where the first one begins.
-        high: Where the last one ends.
-        counts: Shape (bars,).
+        ranges: Where the first bar of each begins, and the last one ends; shape (histograms, 2).
+        counts: Shape (histograms, bars).
     """
-    edges = np.linspace(low, high, len(counts) + 1)
+    if not len(ranges):
+        return []
+    low, high = ranges.T.astype(np.float64)
+    edges: Any = cast(Any, np).linspace(low, high, counts.shape[1] + 1, axis=1)
+    tables: Any = np.stack([edges[:, :-1], edges[:, 1:], counts], axis=2)
+    first = _tensor(tables[0])  # but for the numbers, all are like it
+    options = {"dtype": first.dtype, "tensor_shape": first.tensor_shape}
     metadata = _of("plugins.histogram.metadata").create_summary_metadata("", "")
-    table = np.empty((len(counts), 3))
-    table[:, 0], table[:, 1], table[:, 2] = edges[:-1], edges[1:], counts
-    return {"tensor": _tensor(table), "metadata": metadata}
+    tensors = [type(first)(tensor_content=each.tobytes(), **options) for each in tables]
+    return [{"tensor": tensor, "metadata": metadata} for tensor in tensors]
 
 
 def pr_curve_value(
@@ -45,7 +51,7 @@ def pr_curve_value(
     false_positives: NDArray[np.float64],
     num_positives: float,
     num_negatives: float,
-) -> dict[str, Any]:
+) -> _Fields:
     """Return a precision-recall curve.
 
     Args:
@@ -70,7 +76,7 @@ def pr_curve_value(
     return {"tensor": _tensor(table.astype(np.float32)), "metadata": made}
 
 
-def text_value(markdown: str) -> dict[str, Any]:
+def text_value(markdown: str) -> _Fields:
     """Return text, Markdown."""
     metadata = _of("plugins.text.metadata").create_summary_metadata("", "")
     return {"tensor": _tensor(markdown.encode()), "metadata": metadata}

@@ -58,6 +58,126 @@ def test_values_in_chunks_give_what_they_give_at_once(monkeypatch):
     assert torch.isclose(norms_of([values.nan_to_num(0, 0)])[0], values.nan_to_num(0, 0).norm())
 
 
+def looks_alone(tensors):
+    return torch.cat([look_at([each]) for each in tensors])
+
+
+@pytest.mark.parametrize("chunk", [1 << 20, 100, 7])
+def test_tensors_that_are_looked_at_together_are_told_apart(monkeypatch, chunk):
+    generator = torch.Generator().manual_seed(1)
+    sizes = ((9, 9), (), (700,), (3,), (1, 1), (250, 2))
+    tensors = [torch.randn(size, generator=generator) * 10**k for k, size in enumerate(sizes)]
+    tensors[0][1, 1], tensors[2][5], tensors[3][:] = torch.nan, torch.inf, torch.nan
+    tensors += [torch.full((7,), -3.0, dtype=torch.float64), tensors[0].T.bfloat16()]
+    alone, norms = looks_alone(tensors), torch.cat([norms_of([each]) for each in tensors])
+    monkeypatch.setattr(spread, "_CHUNK", chunk)
+    together = look_at(tensors)
+    assert torch.equal(together[:, 1:].nan_to_num(-1), alone[:, 1:].nan_to_num(-1))
+    for found in (together[:, 0], norms_of(tensors)):
+        assert torch.allclose(found, norms, equal_nan=True)
+    assert together[:, 3:].sum(1).tolist() == [80, 1, 699, 0, 1, 500, 7, 80]
+
+
+def test_counts_are_the_same_where_reading_waits(monkeypatch):
+    values = [torch.randn(50), torch.randn(8)]
+    counts = look_at(values)[:, 3:]
+    monkeypatch.setattr(spread, "_READS_AT_ONCE", ())
+    monkeypatch.setattr(torch, "bincount", None)
+    assert torch.equal(look_at(values)[:, 3:], counts)
+
+
+def test_double_weights_have_norms_and_bars(tmp_path):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 1).double()
+    data = TensorLoader(torch.randn(8, 3).double(), torch.randn(8, 1).double(), batch_size=4)
+    loop = FitLoop(model, data, run_dir=tmp_path)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loop.attach(supervised(loss=torch.nn.MSELoss(), optimizer=optimizer), Histograms(every=1))
+    loop.fit(1)
+    found = scalars(tmp_path / "train")["weight_norm/weight"]
+    assert found[-1][1] == pytest.approx(model.weight.detach().norm().item())
+
+
+def looks_alone(tensors):
+    return torch.cat([look_at([each]) for each in tensors])
+
+
+@pytest.mark.parametrize("chunk", [1 << 20, 100, 7])
+def test_tensors_that_are_looked_at_together_are_told_apart(monkeypatch, chunk):
+    generator = torch.Generator().manual_seed(1)
+    sizes = ((9, 9), (), (700,), (3,), (1, 1), (250, 2))
+    tensors = [torch.randn(size, generator=generator) * 10**k for k, size in enumerate(sizes)]
+    tensors[0][1, 1], tensors[2][5], tensors[3][:] = torch.nan, torch.inf, torch.nan
+    tensors += [torch.full((7,), -3.0, dtype=torch.float64), tensors[0].T.bfloat16()]
+    alone, norms = looks_alone(tensors), torch.cat([norms_of([each]) for each in tensors])
+    monkeypatch.setattr(spread, "_CHUNK", chunk)
+    together = look_at(tensors)
+    assert torch.equal(together[:, 1:], alone[:, 1:])
+    for found in (together[:, 0], norms_of(tensors)):
+        assert torch.allclose(found, norms, equal_nan=True)
+    assert together[:, 3:].sum(1).tolist() == [80, 1, 699, 0, 1, 500, 7, 80]
+
+
+def test_counts_are_the_same_where_reading_waits(monkeypatch):
+    values = [torch.randn(50), torch.randn(8)]
+    counts = look_at(values)[:, 3:]
+    monkeypatch.setattr(spread, "_READS_AT_ONCE", ())
+    monkeypatch.setattr(torch, "bincount", None)
+    assert torch.equal(look_at(values)[:, 3:], counts)
+
+
+def test_double_weights_have_norms_and_bars(tmp_path):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 1).double()
+    data = TensorLoader(torch.randn(8, 3).double(), torch.randn(8, 1).double(), batch_size=4)
+    loop = FitLoop(model, data, run_dir=tmp_path)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loop.attach(supervised(loss=torch.nn.MSELoss(), optimizer=optimizer), Histograms(every=1))
+    loop.fit(1)
+    found = scalars(tmp_path / "train")["weight_norm/weight"]
+    assert found[-1][1] == pytest.approx(model.weight.detach().norm().item())
+
+
+def looks_alone(tensors):
+    return torch.cat([look_at([each]) for each in tensors])
+
+
+@pytest.mark.parametrize("chunk", [1 << 20, 100, 7])
+def test_tensors_that_are_looked_at_together_are_told_apart(monkeypatch, chunk):
+    generator = torch.Generator().manual_seed(1)
+    sizes = ((9, 9), (), (700,), (3,), (1, 1), (250, 2))
+    tensors = [torch.randn(size, generator=generator) * 10**k for k, size in enumerate(sizes)]
+    tensors[0][1, 1], tensors[2][5], tensors[3][:] = torch.nan, torch.inf, torch.nan
+    tensors += [torch.full((7,), -3.0, dtype=torch.float64), tensors[0].T.bfloat16()]
+    alone, norms = looks_alone(tensors), torch.cat([norms_of([each]) for each in tensors])
+    monkeypatch.setattr(spread, "_CHUNK", chunk)
+    together = look_at(tensors)
+    assert torch.equal(together[:, 1:], alone[:, 1:])
+    for found in (together[:, 0], norms_of(tensors)):
+        assert torch.allclose(found, norms, equal_nan=True)
+    assert together[:, 3:].sum(1).tolist() == [80, 1, 699, 0, 1, 500, 7, 80]
+
+
+def test_on_a_device_whose_reads_wait_the_counts_are_the_same(monkeypatch):
+    values = [torch.randn(50), torch.randn(8)]
+    counts = look_at(values)[:, 3:]
+    monkeypatch.setattr(torch, "bincount", None)
+    monkeypatch.setattr(spread, "_WAITS", "cpu")
+    assert torch.equal(look_at(values)[:, 3:], counts)
+
+
+def test_double_weights_have_norms_and_bars(tmp_path):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 1).double()
+    data = TensorLoader(torch.randn(8, 3).double(), torch.randn(8, 1).double(), batch_size=4)
+    loop = FitLoop(model, data, run_dir=tmp_path)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loop.attach(supervised(loss=torch.nn.MSELoss(), optimizer=optimizer), Histograms(every=1))
+    loop.fit(1)
+    found = scalars(tmp_path / "train")["weight_norm/weight"]
+    assert found[-1][1] == pytest.approx(model.weight.detach().norm().item())
+
+
 def test_a_weight_that_begins_as_zeros_has_no_ratio_at_first(tmp_path):
     loop = make_loop(Histograms(every=1), run_dir=tmp_path)
     torch.nn.init.zeros_(loop.model.bias)
