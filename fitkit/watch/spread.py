@@ -13,7 +13,6 @@ _torch: Any = torch  # which has no types for operations on lists
 _NUM_BARS = 30
 _CHUNK = 1 << 20  # numbers that are looked at together: few, so that little memory is taken
 _READS_AT_ONCE = ("cpu",)
-_READS_AT_ONCE = ("cpu",)
 LENGTH = 3 + _NUM_BARS
 
 
