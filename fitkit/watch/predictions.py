@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fitkit.data import Gather, default_unpack
 from fitkit.data.structure import leaves, map_leaves
-from fitkit.errors import ConfigError, brief
+from fitkit.errors import ConfigError, DataError, brief
 from fitkit.loop.callback import Callback
 from fitkit.loop.events import Phase
 from fitkit.loop.interval import positive_int
@@ -76,7 +76,8 @@ class Predictions(Callback):
     Writes: nothing.
     Logs:   nothing.
     Syncs:  once per batch of such a pass, until `max_samples` are kept.
-    Raises: ConfigError if a phase is unknown or `max_samples` no positive int.
+    Raises: ConfigError if a phase is unknown or `max_samples` no positive int; DataError where
+        outputs have no row for each sample, or rows of several shapes.
 
     Attributes:
         passes: `Collected` by the name of the pass: "train", "val", "val_<name of the loader>",
@@ -143,6 +144,8 @@ class Predictions(Callback):
         else:
             rows = now.gather.index
         part.ids.append(rows if size <= room else rows[:room])
+        if not now.outputs:
+            _check_rows(state.outputs, size)
         now.outputs.append(_kept(state.outputs, room, size))
         if arrays is None:  # otherwise its rows are gathered with those of the others
             part.targets.append(_kept(state.targets, room, size))
@@ -163,6 +166,19 @@ class Predictions(Callback):
             ids,
             now.num_seen - len(ids),
         )
+
+
+def _check_rows(outputs: Any, size: int) -> None:
+    """Refuse outputs that have no row for each sample: they would stand beside other ids."""
+    for path, leaf in leaves(outputs, "outputs"):
+        found = (
+            f"the shape {tuple(leaf.shape)}" if isinstance(leaf, Tensor) else type(leaf).__name__
+        )
+        if not isinstance(leaf, Tensor) or leaf.dim() == 0 or len(leaf) != size:
+            raise DataError(
+                f"Predictions: {path} of a batch of {size} samples is {found}, expected a row for "
+                "each\nLet the model give one row per sample, or leave Predictions out."
+            )
 
 
 def _kept(structure: Any, room: int, size: int) -> Any:
@@ -198,7 +214,18 @@ def _joined(batches: list[Any]) -> Any:
     if len(batches) == 1:
         return batches[0]
     if isinstance(batches[0], Tensor):  # as nearly always; there are many of them
-        return torch.cat(batches)
+        return _rows(batches)
     columns = zip(*([leaf for _, leaf in leaves(batch)] for batch in batches), strict=True)
-    joined = iter([torch.cat(cast("list[Tensor]", list(column))) for column in columns])
+    joined = iter([_rows(cast("list[Tensor]", list(column))) for column in columns])
     return map_leaves(lambda _: next(joined), batches[0])
+
+
+def _rows(parts: list[Tensor]) -> Tensor:
+    """Return the rows of all batches as one tensor."""
+    shapes = list(dict.fromkeys(tuple(part.shape[1:]) for part in parts))
+    if len(shapes) > 1:
+        raise DataError(
+            f"Predictions: a sample has the shape {shapes[0]} here and {shapes[1]} in another batch\n"
+            "Pad all batches to one length, or leave Predictions out."
+        )
+    return torch.cat(parts)

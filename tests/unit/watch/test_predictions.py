@@ -7,8 +7,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from fitkit import (
     Callback,
     ConfigError,
+    DataError,
     Event,
     FitLoop,
+    Forward,
     Predictions,
     Record,
     TensorLoader,
@@ -128,8 +130,6 @@ def test_nested_outputs_keep_their_structure():
         def on_loss(self, state):
             state.loss = state.outputs["y"].mean()
 
-    from fitkit import Forward
-
     predictions = Predictions()
     loop = FitLoop(Two(), callbacks=[Forward(), Loss(), predictions])
     loop.evaluate(TensorLoader(X, {"t": Y}, batch_size=5))
@@ -137,6 +137,47 @@ def test_nested_outputs_keep_their_structure():
     assert torch.equal(outputs["both"][0], X)
     assert torch.equal(outputs["both"][1], X[:, 0])
     assert torch.equal(targets["t"], Y)
+
+
+class Gives(torch.nn.Module):
+    def __init__(self, outputs):
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, x):
+        return self.outputs(x)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "says"),
+    [
+        (
+            lambda x: {"y": x, "aux": x.mean()},
+            r"outputs\['aux'\] of a batch of 8 samples .* shape \(\)",
+        ),
+        (lambda x: (x, 3), r"outputs\[1\] of a batch of 8 samples is int"),
+        (lambda x: x.T, r"outputs of a batch of 8 samples is the shape \(4, 8\)"),
+        (lambda x: x.reshape(2 * len(x), 2), r"outputs .* the shape \(16, 2\), expected a row"),
+        (lambda x: x[:, : len(x) // 2], r"the shape \(4,\) here and \(3,\) in another"),
+    ],
+)
+def test_outputs_without_a_row_for_each_sample_are_refused(outputs, says):
+    """They would stand beside the ids and targets of other samples."""
+    loop = FitLoop(Gives(outputs), callbacks=[Forward(), Predictions()])
+    with pytest.raises(DataError, match=says) as caught:
+        loop.evaluate(TensorLoader(X, batch_size=8))
+    lines = str(caught.value).splitlines()
+    assert len(lines[0]) <= 120
+    assert lines[1].endswith("leave Predictions out.")
+
+
+def test_absent_outputs_stay_absent():
+    predictions = Predictions(["predict"])
+    loop = FitLoop(Gives(lambda x: (x, None)), callbacks=[Forward(), predictions])
+    loop.predict(TensorLoader(X, batch_size=8))
+    kept, absent = predictions.passes["predict"].outputs
+    assert torch.equal(kept, X)
+    assert absent is None
 
 
 @pytest.mark.parametrize("looks", [False, True])
