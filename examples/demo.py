@@ -7,6 +7,8 @@ python examples/demo.py --data path/to/mnist.npz a file with x_train, y_train, x
 
 import argparse
 import os
+import sys
+from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
@@ -89,7 +91,8 @@ def main():
     )
     print(f"{len(train[0]):,} digits to train on, {len(held_out[0]):,} held out, on {loop.device}")
     print_table(loop.fit(epochs=epochs))
-    print(f"\nSee the curves: tensorboard --logdir {loop.run_dir}")
+    tensorboard = os.path.relpath(Path(sys.executable).with_name("tensorboard"))  # of this .venv
+    print(f"\nSee the curves: {tensorboard} --logdir {loop.run_dir}")
 
 
 if __name__ == "__main__":
