@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, final
 from torch import nn
 
 from fitkit.errors import ConfigError
-from fitkit.loop.applied import turn_of
-from fitkit.loop.callback import TRAIN_ONLY, Callback
+from fitkit.loop.applied import applied_optimizers, turn_of
+from fitkit.loop.callback import TRAIN_ONLY, Callback, filled_by
 from fitkit.loop.events import Event
 from fitkit.loop.interval import positive_int
 from fitkit.loop.state import State
@@ -34,7 +34,8 @@ class Accumulate(Callback):
     batch is what a layer computes over a batch (batch normalization), and random numbers (dropout).
 
     The gradients are added up in tensors of its own, by `Turn`; the `.grad` of the weights is set
-    where a window closes. List it before what changes gradients.
+    where a window closes. List it before what changes gradients. With turns all updates of a window
+    come at its end, so that the batches before see the weights of other turns as they were.
 
     Args:
         num_batches: Batches per update.
@@ -45,7 +46,8 @@ class Accumulate(Callback):
     Logs:   nothing; the `loss` of a pass is that of the large batches.
     Syncs:  never.
     Raises: ConfigError if `num_batches` is no positive int, if the loader has fewer batches, if a
-        Keras optimizer accumulates itself, or in a `Turn`: windows are those of the batches.
+        Keras optimizer accumulates itself, in a `Turn` (windows are those of the batches), or if
+        a turn moves the weights by no optimizer, for the next one, as in SAM.
 
     Example:
         ```python
@@ -93,10 +95,25 @@ class Accumulate(Callback):
                 f"Accumulate is in the turn '{turn}', but a window is one of all turns of a batch\n"
                 "Attach it to the loop, beside the turns."
             )
+        self._check_turns()
         for each in self._loop.bus.turns:
             name = each.name if each else None
             self._weigh[name] = batch_weight_of(self._loop, each)
             self._windows.setdefault(name, Window())
+
+    def _check_turns(self) -> None:
+        """Refuse turns whose gradients are to be those at weights that another turn has moved."""
+        turns, known = self._loop.bus.turns, applied_optimizers(self._loop)
+        for turn in turns[:-1]:
+            own = () if turn is None else turn.callbacks
+            moving = [type(c).__name__ for c in own if Event.APPLY in filled_by(c)]
+            if turn is not None and moving and turn.name not in known:
+                raise ConfigError(
+                    f"Accumulate: {moving[0]} moves the weights in the turn '{turn.name}', and "
+                    "would in the last batch of a window only\n"
+                    "The turns behind it would see the other batches at other weights.\n"
+                    "Use larger batches in place of Accumulate."
+                )
 
     def on_pass_begin(self, state: State) -> None:
         """List the weights and begin a window."""

@@ -225,7 +225,7 @@ def _rows(parts: list[Tensor]) -> Tensor:
     shapes = list(dict.fromkeys(tuple(part.shape[1:]) for part in parts))
     if len(shapes) > 1:
         raise DataError(
-            f"Predictions: a sample has the shape {shapes[0]} here and {shapes[1]} in another batch\n"
+            f"Predictions: samples have the shape {shapes[0]} here, {shapes[1]} in another batch\n"
             "Pad all batches to one length, or leave Predictions out."
         )
     return torch.cat(parts)

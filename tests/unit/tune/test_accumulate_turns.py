@@ -9,6 +9,7 @@ from fitkit import (
     Backward,
     Callback,
     Checkpoint,
+    ConfigError,
     FitLoop,
     Forward,
     NaNGuard,
@@ -141,3 +142,24 @@ def test_an_update_is_not_skipped_for_the_loss_of_another_turn():
     more = Accumulate(3), NaNGuard("skip"), Spoil()
     with pytest.warns(UserWarning, match="NaNGuard skipped 1 updates"):
         two_turns(loader, *more, every=1, losses=losses).fit(epochs=1)
+
+
+class Climb(Callback):
+    """Move the weights for the next turn, as SAM does."""
+
+    def on_apply(self, state):
+        for weight in state.model.parameters():
+            weight.add_(weight.grad, alpha=0.1)
+
+
+class GoBack(Callback):
+    def on_grads_ready(self, state):
+        pass
+
+
+def test_turns_that_look_from_moved_weights_are_refused():
+    """Only in the last batch of a window would they be moved: that is not SAM on a large batch."""
+    loop = w.loop_of(w.torch_mlp(), w.batches(64, 8))
+    loop.attach(Turn("climb", [Climb()]), Turn("descend", [GoBack()]), Accumulate(2))
+    words = "Climb moves the weights in the turn 'climb'", "larger batches"
+    w.refused(loop, ConfigError, *words)

@@ -158,7 +158,7 @@ class Gives(torch.nn.Module):
         (lambda x: (x, 3), r"outputs\[1\] of a batch of 8 samples is int"),
         (lambda x: x.T, r"outputs of a batch of 8 samples is the shape \(4, 8\)"),
         (lambda x: x.reshape(2 * len(x), 2), r"outputs .* the shape \(16, 2\), expected a row"),
-        (lambda x: x[:, : len(x) // 2], r"the shape \(4,\) here and \(3,\) in another"),
+        (lambda x: x[:, : len(x) // 2], r"the shape \(4,\) here, \(3,\) in another"),
     ],
 )
 def test_outputs_without_a_row_for_each_sample_are_refused(outputs, says):
