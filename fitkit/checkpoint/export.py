@@ -1,24 +1,29 @@
 """Ways out of a checkpoint: weights into a model, a model into a `.keras` file."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from fitkit.errors import CheckpointWriteError, ConfigError
 from fitkit.interop import is_keras
 from fitkit.loop.resume import copy_weights
+from fitkit.loop.snapshot import trained_tensors
 from fitkit.store import find
 
 __all__ = ["export_keras", "load_weights_into"]
 
 
-def load_weights_into(model: nn.Module, checkpoint: str | Path) -> None:
+def load_weights_into(model: nn.Module, checkpoint: str | Path, *, averaged: bool = True) -> None:
     """Copy the weights of a checkpoint into a model: parameters, statistics, seeds, buffers.
 
     Args:
         model: Built as in the saved run; a Keras model or a torch module.
         checkpoint: The folder of a checkpoint, of several, or of a run; the newest intact one.
+        averaged: Whether to take the averages of a run with `EMA`, with which it was validated;
+            False takes the weights that trained. Without `EMA` there are only these.
 
     Raises:
         CheckpointError: If there is none, or it is damaged.
@@ -46,6 +51,8 @@ def load_weights_into(model: nn.Module, checkpoint: str | Path) -> None:
     """
     saved = find(Path(checkpoint))
     copy_weights(model, saved.model, saved.path)
+    if averaged:
+        _copy_averages(model, saved.state["callbacks"].get("EMA", {}))
 
 
 def export_keras(path: str | Path, model: Any, checkpoint: str | Path | None = None) -> None:
@@ -54,7 +61,7 @@ def export_keras(path: str | Path, model: Any, checkpoint: str | Path | None = N
     Args:
         path: Ends in `.keras`.
         model: A Keras model.
-        checkpoint: Whose weights it gets before; default are those it has.
+        checkpoint: Whose weights it gets before, see `load_weights_into`; default are its own.
 
     Raises:
         ConfigError: If it is no Keras model, or the path ends otherwise.
@@ -80,3 +87,11 @@ def export_keras(path: str | Path, model: Any, checkpoint: str | Path | None = N
             f"{target} could not be written: {error.strerror or error}\n"
             "Free space, or give a path that can be written to."
         ) from error
+
+
+@torch.no_grad()
+def _copy_averages(model: nn.Module, ema: Mapping[str, Any]) -> None:
+    tensors = trained_tensors(model)
+    averages: Mapping[str, Tensor] = ema.get("averages", {})
+    for place, average in averages.items():
+        tensors[int(place)].copy_(average)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fitkit.data import describe_loader, has_workers, own_state, process_streams, streams_of
-from fitkit.interop import global_seed, is_keras, state_tensors
+from fitkit.interop import global_seed, is_keras, keras_layers_of, state_tensors
 from fitkit.loop.callback import Callback
 from fitkit.loop.events import Phase
 from fitkit.store import Content
@@ -25,6 +26,7 @@ __all__ = [
     "loaders_of",
     "snapshot",
     "trained_flags",
+    "trained_tensors",
     "unsaved_optimizers",
     "versions",
 ]
@@ -77,6 +79,19 @@ def trained_flags(loop: "FitLoop") -> list[bool | None]:
         held |= frozen.keys() if isinstance(frozen, dict) else set()
     tensors = state_tensors(loop.model).values()
     return [None if id(tensor) in held else tensor.requires_grad for tensor in tensors]
+
+
+def trained_tensors(model: nn.Module) -> list[Tensor]:
+    """Return parameters, buffers and running statistics, in an order that other processes share.
+
+    The states of Keras's random generators and of its metrics are none of these, although Keras
+    keeps them as parameters as well.
+    """
+    layers: list[Any] = keras_layers_of(model)
+    of_keras = {id(v.value) for layer in layers for v in layer.variables}
+    own = [t for t in (*model.parameters(), *model.buffers()) if id(t) not in of_keras]
+    weights = [variable.value for layer in layers for variable in layer.weights]
+    return list({id(tensor): tensor for tensor in (*own, *weights)}.values())
 
 
 def unsaved_optimizers(callbacks: Iterable[Callback]) -> list[tuple[Callback, Any]]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from fitkit import (
+    EMA,
     Accumulate,
     Checkpoint,
     CheckpointWriteError,
@@ -276,6 +277,30 @@ def test_a_source_of_a_resume_stays(tmp_path):
     make_loop(tmp_path, keep_last=1).fit(epochs=1)
     make_loop(tmp_path, keep_last=1).fit(epochs=4, resume="auto")
     assert steps(tmp_path) == [10, 40]
+
+
+@pytest.mark.parametrize("kind", ["torch", "keras"])
+def test_the_weights_of_a_run_with_averages_are_these(kind, tmp_path):
+    """They were validated; a resumed run goes on with those that trained."""
+
+    def model_of():
+        dense = keras.layers.Dense
+        return keras.Sequential([keras.Input((4,)), dense(3), keras.layers.Dropout(0.5), dense(1)])
+
+    model, ema = torch.nn.Linear(4, 1) if kind == "torch" else model_of(), EMA(0.9)
+    loop = make_loop(tmp_path, ema, model=model, monitor="val_loss")
+    loop.fit(epochs=1)
+    other = torch.nn.Linear(4, 1) if kind == "torch" else model_of()
+    load_weights_into(other, tmp_path, averaged=False)
+    assert all(map(torch.equal, other.parameters(), model.parameters()))
+    load_weights_into(other, tmp_path)
+    with ema.averaged():
+        assert all(map(torch.equal, other.parameters(), model.parameters()))
+    assert not all(map(torch.equal, other.parameters(), model.parameters()))
+    evaluated = FitLoop(other, callbacks=supervised(loss=torch.nn.MSELoss(), optimizer="sgd"))
+    metas = Store(tmp_path / "checkpoints").metas().values()
+    loss = evaluated.evaluate(TensorLoader(X, Y, batch_size=4))["loss"]
+    assert [meta["monitored"] for meta in metas] == [loss]
 
 
 def test_weights_of_keras_and_a_keras_file(tmp_path):
