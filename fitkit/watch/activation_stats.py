@@ -3,7 +3,7 @@
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, cast, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["ActivationStats"]
 
 _FIGURES = ("mean", "std", "dead")
+_Figures = tuple[Tensor, Tensor, Tensor]
 _TITLES = ("mean", "standard deviation", "share of dead units")
 
 
@@ -78,8 +79,8 @@ class ActivationStats(Callback):
         self._layers: dict[str, nn.Module] = {}
         self._around: StepContext | None = None
         self._first = True
-        self._calls: dict[str, list[Tensor]] = {}
-        self._unread: list[tuple[int, dict[str, Tensor]]] = []
+        self._calls: dict[str, list[_Figures]] = {}
+        self._unread: list[tuple[int, list[str], Tensor]] = []
         self.rows: list[ActivationRow] = []
 
     def attach(self, loop: "FitLoop") -> None:
@@ -120,12 +121,14 @@ class ActivationStats(Callback):
             return
         self._around.remove()
         self._around = None
-        found = {name: torch.stack(calls).mean(0) for name, calls in self._calls.items()}
+        found = {name: _mean(calls) for name, calls in self._calls.items()}
         self._calls.clear()
-        self._unread.append((state.num_updates, found))
         for name, figures in found.items():
-            for figure, value in zip(_FIGURES, figures.unbind(), strict=True):
+            for figure, value in zip(_FIGURES, figures, strict=True):
                 state.log(f"activations/{name}/{figure}", value, reduce="last")
+        if found:
+            together = torch.stack([value for figures in found.values() for value in figures])
+            self._unread.append((state.num_updates, [*found], together))
 
     def on_pass_end(self, state: State) -> None:
         """Read what `plot` draws."""
@@ -133,13 +136,12 @@ class ActivationStats(Callback):
 
     def _read(self) -> None:
         unread, self._unread = self._unread, []
-        tensors = [figures for _, found in unread for figures in found.values()]
-        if not tensors:
+        if not unread:
             return
-        stacked = torch.stack(tensors)
-        numbers = iter(cast(Any, stacked).tolist())  # sync: once per pass or checkpoint
-        for num_updates, found in unread:
-            self.rows.append((num_updates, {name: tuple(next(numbers)) for name in found}))
+        joined: Any = torch.cat([figures for *_, figures in unread]).reshape(-1, len(_FIGURES))
+        numbers = iter(joined.tolist())  # sync: once per pass or checkpoint
+        for num_updates, names, _ in unread:
+            self.rows.append((num_updates, {name: tuple(next(numbers)) for name in names}))
 
     def on_close(self, state: State) -> None:
         """Leave nothing in the model after an error."""
@@ -209,10 +211,17 @@ class ActivationStats(Callback):
         return any(fnmatchcase(name, pattern) for pattern in self._patterns or ())
 
 
-def _figures(outputs: Tensor) -> Tensor:
-    """Return mean, standard deviation and dead share of a tensor (batch, ...), float32 (3,)."""
+def _figures(outputs: Tensor) -> _Figures:
+    """Return mean, standard deviation and dead share of a tensor (batch, ...), float32 () each."""
     exact = outputs.float()
     std, mean = torch.std_mean(exact, correction=0)
-    per_unit = exact.reshape(exact.shape[0], -1) if exact.dim() > 1 else exact.reshape(-1, 1)
-    dead = (per_unit == 0).all(0).float().mean()
-    return torch.stack([mean, std, dead])
+    dead = exact.any(0).logical_not().mean(dtype=torch.float32)
+    return mean, std, dead
+
+
+def _mean(calls: list[_Figures]) -> _Figures:
+    """Return the mean over the calls of a layer."""
+    if len(calls) == 1:
+        return calls[0]
+    mean, std, dead = torch.stack([torch.stack(each) for each in calls]).mean(0).unbind()
+    return mean, std, dead
