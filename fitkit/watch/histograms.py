@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fitkit.interop import trainable_parameters
+from fitkit.interop import is_keras, trainable_parameters
 from fitkit.loop.callback import TRAIN_ONLY
 from fitkit.loop.interval import positive_int
 from fitkit.loop.state import State
@@ -88,8 +88,13 @@ class Histograms(Board):
 
     def on_pass_begin(self, state: State) -> None:
         """List what is trained now."""
-        pairs = trainable_parameters(state.model)
-        self._weights = {name: p for name, p in pairs if p.is_floating_point() and p.numel()}
+        model: Any = state.model
+        pairs = trainable_parameters(model)
+        # Keras numbers unnamed models, so that those of two runs would share no chart.
+        whole = f"{model.name}/" if is_keras(model, "Model") else ""
+        self._weights = {
+            name.removeprefix(whole): p for name, p in pairs if p.is_floating_point() and p.numel()
+        }
 
     def on_batch_begin(self, state: State) -> None:
         """Decide on the host whether this update is looked at, and keep the weights before it."""

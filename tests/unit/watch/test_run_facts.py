@@ -297,6 +297,16 @@ def test_a_sequence_of_keras_is_drawn_as_its_layers():
     assert layers == {"", "inner/first", "inner/second", "last"}
 
 
+def test_weights_have_the_same_charts_however_often_the_model_was_made(tmp_path):
+    found = []
+    for run in ("first", "second"):
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, name="only")])
+        loop = FitLoop(model, data(20), run_dir=tmp_path / run)
+        loop.attach(supervised(loss="mse", optimizer="sgd"), Histograms()).fit(1)
+        found.append({tag for tag in tensors(tmp_path / run / "train") if tag.startswith("w")})
+    assert found[0] == found[1] == {"weights/only/kernel", "weights/only/bias"}
+
+
 def test_layers_called_twice_and_dicts_of_inputs_are_drawn():
     class Twice(torch.nn.Module):
         def __init__(self):
