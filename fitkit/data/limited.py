@@ -7,7 +7,7 @@ from fitkit.data.gather import Gather
 from fitkit.data.source import Loader, LoaderWrapper, open_source
 from fitkit.data.structure import Structure
 
-__all__ = ["Limited"]
+__all__ = ["InPlaceOf", "Limited"]
 
 
 class Limited(LoaderWrapper):
@@ -38,3 +38,24 @@ class Limited(LoaderWrapper):
     def __len__(self) -> int:
         """Number of batches in a pass; TypeError where the inner loader does not know it."""
         return min(self.num_batches, super().__len__())
+
+
+class InPlaceOf(LoaderWrapper):
+    """Give the batches of one loader where another one stands, of which the run is still one.
+
+    Args:
+        loader: what stands there for whoever asks which data a run has.
+        given: whose batches come.
+    """
+
+    def __init__(self, loader: Loader, given: LoaderWrapper) -> None:
+        super().__init__(loader)
+        self._given = given
+
+    def read(self) -> Iterator[Gather | Structure]:
+        """Begin a pass: give the batches of the other one."""
+        return self._given.read()
+
+    def __len__(self) -> int:
+        """Number of batches in a pass; TypeError where the other one does not know it."""
+        return len(self._given)

@@ -4,7 +4,7 @@ import math
 import warnings
 from typing import TYPE_CHECKING, Any, final
 
-from fitkit.data.limited import Limited
+from fitkit.data.limited import InPlaceOf, Limited
 from fitkit.errors import ConfigError, brief
 from fitkit.loop.bus import EventBus
 from fitkit.loop.callback import Callback
@@ -107,8 +107,8 @@ class Limits(Callback):
         train, val = counts.get("train_batches", dev), counts.get("val_batches", dev)
         if overfit is not None:
             self._warn_of_resume()
-            loop.train_loader = Limited(loop.train_loader, overfit, keep=True)
-            loop.val_loaders = dict.fromkeys(loop.val_loaders, loop.train_loader)
+            loop.train_loader = kept = Limited(loop.train_loader, overfit, keep=True)
+            loop.val_loaders = {k: InPlaceOf(v, kept) for k, v in loop.val_loaders.items()}
             return
         if train is not None:
             loop.train_loader = Limited(loop.train_loader, train)

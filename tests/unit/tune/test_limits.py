@@ -9,7 +9,17 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from fitkit import Callback, ConfigError, Event, KerasCallbacks, Limits, Phase, Predictions, Record
+from fitkit import (
+    Callback,
+    Checkpoint,
+    ConfigError,
+    Event,
+    KerasCallbacks,
+    Limits,
+    Phase,
+    Predictions,
+    Record,
+)
 from tests.unit.tune.trainings import KINDS, MODES, batches, data, loop_of
 
 
@@ -104,6 +114,24 @@ def test_overfitting_repeats_the_same_batches(plain):
     assert all(torch.equal(torch.cat(found["train", n]), first) for n in range(30))
     assert torch.equal(torch.cat(found["val", 7]), first)
     assert loop.history["val_loss"][-1] < loop.history["val_loss"][0] / 2
+
+
+@pytest.mark.filterwarnings("ignore:Limits.overfit_batches=. goes on")
+def test_overfitting_goes_on_after_a_resume(tmp_path):
+    """The run is still one of the val_loader that it does not read."""
+
+    def make(folder):
+        loop = loop_of("torch", Limits(overfit_batches=2), Checkpoint(folder, every=3))
+        loop.val_loaders = {"": list(batches(24))}  # of another kind than the train_loader
+        return loop
+
+    whole = make(tmp_path / "whole")
+    whole.fit(epochs=3)
+    make(tmp_path / "cut").fit(max_steps=3)
+    resumed = make(tmp_path / "cut")
+    resumed.fit(epochs=3, resume=tmp_path / "cut")
+    assert resumed.history.rows == whole.history.rows
+    assert all(map(torch.equal, resumed.model.parameters(), whole.model.parameters()))
 
 
 # -- the rehearsed validation
