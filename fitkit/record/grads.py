@@ -74,9 +74,9 @@ class Gradients:
         return [parameter.grad for parameter in self._parameters]
 
     def put_back(self, gradients: Sequence[Tensor | None]) -> None:
-        """Give the parameters the gradients they had at `found`."""
+        """Give the parameters the gradients they had at `found`, or copies on any device."""
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = None if gradient is None else gradient.to(parameter.device)
 
     def shown(self) -> dict[int, Tensor | None]:
         """Return the gradients of the parameters, by the id of the buffer that stands for each."""

@@ -12,6 +12,7 @@ from fitkit.record.backends import Runner
 from fitkit.record.backends.cudagraph import cudagraph
 from fitkit.record.backends.inductor import inductor
 from fitkit.record.backends.interpret import interpret
+from fitkit.record.backends.shaken import shaken
 from fitkit.record.grads import Gradients
 from fitkit.record.passes.purity import draws_random
 from fitkit.record.step_graph import StepGraph
@@ -48,6 +49,7 @@ class Program:
         self._gradients = gradients or Gradients(())
         self._run = interpret(step)
         self._nest = _nester(step.spec)
+        self._shaken: Program | None = None
 
     def compile(
         self, backend: str, inputs: Sequence[Tensor], *, options: dict[str, Any] | None = None
@@ -55,7 +57,8 @@ class Program:
         """Have another backend run the step from now on. Changes no state.
 
         Args:
-            backend: "interpret", "inductor", or "cudagraph" (captures what inductor compiled).
+            backend: "interpret", "inductor", "cudagraph" (captures what inductor compiled), or
+                "shaken" (with a rounding error in every result).
             inputs: Example inputs with the shapes of the step.
             options: Changes to inductor's configuration.
         """
@@ -64,6 +67,13 @@ class Program:
         self.backend = backend
         self.num_replays_of_backend = 0
         self.compile_s += time.perf_counter() - begin
+
+    def shaken(self, inputs: Sequence[Tensor]) -> "Program":
+        """Return the same step with a rounding error in every result, another at each run."""
+        if self._shaken is None:
+            self._shaken = Program(self.step, gradients=self._gradients)
+            self._shaken.compile("shaken", inputs)
+        return self._shaken
 
     @property
     def gradients(self) -> Gradients:
@@ -95,6 +105,8 @@ def _compile(
 ) -> Runner:
     if backend == "interpret":
         return interpret(step)
+    if backend == "shaken":
+        return shaken(step, inputs)
     if backend == "inductor":
         return inductor(step, inputs, options=options)
     return cudagraph(inductor(step, inputs, options=options), step, inputs)

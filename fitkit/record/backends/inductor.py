@@ -6,7 +6,7 @@ runs its kernels. Random numbers come from eager's generators in eager's order.
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -45,16 +45,13 @@ def inductor(
     Returns:
         A function of the step's inputs.
     """
-    from torch._guards import TracingContext, tracing
-    from torch._inductor import config  # heavy: only where something is compiled
+    from torch._guards import TracingContext, tracing  # heavy: only where something is compiled
+    from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx_inner
-    from torch._inductor.decomposition import select_decomp_table
 
-    step, written = step.copy(), written_state(step)
+    step, written = lowered(step, inputs), written_state(step)
     patched: Any = config.patch({**OPTIONS, **(options or {})})  # pyright: ignore
     with torch.no_grad(), patched:
-        decompositions = {**select_decomp_table(), **LONG_SUMS, **FOREACH}
-        functionalize(step, inputs, decompositions=decompositions)
         realize_scalars(step)
         fakes = [node.meta["val"] for node in step.placeholders]
         # The compiler's cache on disk, which makes a second process start fast, looks for
@@ -69,7 +66,7 @@ def inductor(
     state = step.state
 
     def run(inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-        with _flushed_denormals():
+        with flushed_denormals():
             results = compiled([*inputs, *state])
         # Kernels write past torch, which counts the writes for others to see.
         increment_version(written)
@@ -78,11 +75,23 @@ def inductor(
     return run
 
 
+def lowered(step: StepGraph, inputs: Sequence[Tensor]) -> StepGraph:
+    """Return a copy of the step, without writes in place, in the operations a compiler is given."""
+    from torch._inductor import config  # heavy: only where something is compiled
+    from torch._inductor.decomposition import select_decomp_table
+
+    step, patched = step.copy(), cast(Any, config).patch(OPTIONS)
+    with patched:
+        decompositions = {**select_decomp_table(), **LONG_SUMS, **FOREACH}
+        functionalize(step, inputs, decompositions=decompositions)
+    return step
+
+
 _tiny = 5e-324
 
 
 @contextmanager
-def _flushed_denormals() -> Generator[None]:
+def flushed_denormals() -> Generator[None]:
     """Let the processor take numbers below 1e-38 for zero, in this thread.
 
     The moments of weights that no longer get gradients decay to such numbers, on which a processor
