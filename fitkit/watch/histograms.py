@@ -184,7 +184,9 @@ def _write(files: RunFiles, pending: list[_Update]) -> None:
         numbers: Any = torch.cat(parts).cpu().numpy()  # sync: once per pass or per ten of them
         table = numbers[: looks.numel()].reshape(-1, LENGTH)
         _write_histograms(files, pending, table[:, 1:3], table[:, 3:])
-        _write_scalars(files, pending, table[:, 0].tolist(), numbers[table.size :].tolist())
+        norms: list[float] = table[:, 0].tolist()  # sync: none, it is on the host
+        ratios: list[float] = numbers[table.size :].tolist()  # sync: none, as above
+        _write_scalars(files, pending, norms, ratios)
     pending.clear()
     files.flush()
 
