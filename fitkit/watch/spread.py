@@ -12,7 +12,6 @@ __all__ = ["LENGTH", "look_at", "norms_of"]
 _torch: Any = torch  # which has no types for operations on lists
 _NUM_BARS = 30
 _CHUNK = 1 << 20  # numbers that are looked at together: few, so that little memory is taken
-_READS_AT_ONCE = ("cpu",)
 LENGTH = 3 + _NUM_BARS
 
 
@@ -95,9 +94,7 @@ def _counts(group: _Group, low: Tensor, width: Tensor) -> Tensor:
 
 
 def _tally(places: Tensor, length: int) -> Tensor:
-    """Return how often each number from 0 on is there; int64 (length,)."""
-    if places.device.type in _READS_AT_ONCE:  # twice as fast; it would wait for a GPU
-        return torch.bincount(places, minlength=length)
+    """Return how often each number from 0 on is there; int64 (length,). `bincount` would sync."""
     counts = torch.zeros(length, dtype=torch.int64, device=places.device)
     one = torch.ones((), dtype=torch.int64, device=places.device)
     return counts.index_add_(0, places, one.expand(len(places)))
