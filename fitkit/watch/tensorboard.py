@@ -247,7 +247,8 @@ class TensorBoard(Board):
         what is logged at SAVE would be there or not by the order of the callbacks.
         """
         runs: dict[str, dict[str, float]] = {}
-        row = next(reversed(self._loop.history.rows), {}) if self._loop else {}
+        rows = self._loop.history.rows if self._loop else []
+        row = rows[-1] if rows else {}
         for name, value in state.logs.items():
             prefix = max((p for p in self._val_prefixes if name.startswith(p)), key=len, default="")
             if prefix == only or (only is None and name in row and name not in self._written):
