@@ -96,7 +96,7 @@ class NaNGuard(Callback):
         self._undo = Undo()
         self._weights: dict[str, Tensor] = {}
         self._statistics: list[Tensor] = []
-        self._before: list[Tensor] = []
+        self._copies: dict[Tensor, Tensor] = {}  # of statistics, as they were before a batch
         self._reads = False  # whether the host looks at every update
         self._scaled = False  # whether infinite gradients are somebody else's affair
         self._due = 0  # the update at which the host looks
@@ -129,21 +129,29 @@ class NaNGuard(Callback):
         self._flags = self._flags or NaNFlags(state.device)
 
     def on_pass_begin(self, state: State) -> None:
-        """List weights, statistics and slots; say which update comes."""
+        """List what is looked at and taken back; say which update comes."""
         assert self._flags is not None  # noqa: S101  # on_fit_begin has made it
         self._flags.begin(state.num_updates)
         self._due = state.num_updates + self._every
         self._reads = self.mode != "rollback" and _reads_freely(self._loop)
-        held = state_tensors(state.model)
+        self.accept_flags()
+        if self.mode != "rollback":
+            self._undo.prepare(self._loop, self)
+
+    def accept_flags(self) -> None:
+        """List weights and statistics, which is what has no gradient: freezing changes that."""
+        held = state_tensors(self._loop.model)
         self._weights = {n: t for n, t in held.items() if isinstance(t, torch.nn.Parameter)}
         if self.mode != "rollback":
             floats = [t for t in held.values() if t.is_floating_point()]
-            statistics = [t for t in floats if not t.requires_grad]
-            if list(map(id, statistics)) != list(map(id, self._statistics)):
-                # Not at every pass: a recorded step writes to these very copies.
-                self._statistics = statistics
-                self._before = [t.detach().clone() for t in statistics]
-            self._undo.prepare(self._loop, self)
+            self._statistics = [t for t in floats if not t.requires_grad]
+            for tensor in self._statistics:
+                if tensor not in self._copies:  # one for good: recorded steps write to it
+                    self._copies[tensor] = tensor.detach().clone()
+
+    @property
+    def _before(self) -> list[Tensor]:
+        return [self._copies[tensor] for tensor in self._statistics]
 
     @contextmanager
     def _statistics_kept(self) -> Generator[None]:

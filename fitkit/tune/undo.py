@@ -46,10 +46,10 @@ class Undo:
     def unless(self, good: Callable[[], Tensor]) -> Generator[None]:
         """Run the update; keep it where `good()`, bool of shape (), says so.
 
-        Syncs: once, at the first update of a torch optimizer; per update where the step counts of a
-        torch optimizer lie on the CPU and the model does not.
+        Syncs: once, at the first update of a weight by a torch optimizer; per update where the step
+        counts of a torch optimizer lie on the CPU and the model does not.
         """
-        slots = self._slots()
+        slots, entries = self._slots(), self._entries()
         held = [*(weight for weight in self.weights if weight.requires_grad), *slots]
         with torch.no_grad():
             before = [tensor.clone() for tensor in held]
@@ -57,15 +57,16 @@ class Undo:
         keep = good()
         take_back(held, before, keep)
         made = list(map(id, self._slots())) != list(map(id, slots))
-        if made and not keep:  # sync: once, at a first update
-            self._forget()
+        if made and not keep:  # sync: once, at the first update of a weight
+            for state, old in entries:
+                state.clear()
+                state.update(old)
+            self._state.request_eager()  # what makes slots is no step to record
 
-    def _forget(self) -> None:
-        """Have the slots that a first update has made be made again; a recorded one finds them."""
-        for optimizer in self._optimizers:
-            if isinstance(optimizer, Optimizer):
-                optimizer.state.clear()
-        self._state.request_eager()
+    def _entries(self) -> list[tuple[dict[Tensor, Any], dict[Tensor, Any]]]:
+        """Return what each torch optimizer keeps, by weight, and a copy with the same slots."""
+        states = [each.state for each in self._optimizers if isinstance(each, Optimizer)]
+        return [(state, {weight: dict(kept) for weight, kept in state.items()}) for state in states]
 
     def _slots(self) -> list[Tensor]:
         return [slot for optimizer in self._optimizers for slot in _slots_of(optimizer)]

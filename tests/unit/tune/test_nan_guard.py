@@ -13,6 +13,7 @@ from fitkit import (
     ConfigError,
     Event,
     FitLoop,
+    Freeze,
     LRSchedule,
     NaNGuard,
     NonFiniteError,
@@ -224,6 +225,25 @@ def test_a_program_waits_for_the_slots_of_a_first_update(monkeypatch):
     monkeypatch.setattr(State, "request_eager", lambda self: None)
     with pytest.raises(Refused):
         first_updates_skipped(Record("interpret", strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:NaNGuard skipped")
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_first_update_taken_back_leaves_the_moments_of_other_weights(recorded, monkeypatch):
+    def thawed(bad, skip):
+        freeze = Freeze(lambda name: name.startswith("0."), until="3 updates")
+        records = [Record("interpret")] if recorded else []
+        loop = loop_of("torch", freeze, NaNGuard("skip"), *records, bad=bad, skip=skip)
+        loop.fit(epochs=2)
+        return tensors(loop)
+
+    assert same(thawed((3,), ()), thawed((), (3,)))
+    monkeypatch.setattr(undo.Undo, "_entries", _no_entries)
+    assert not same(thawed((3,), ()), thawed((), (3,)))
+
+
+def _no_entries(self):
+    return [(optimizer.state, {}) for optimizer in self._optimizers]
 
 
 def test_too_many_in_a_row_end_the_run():
