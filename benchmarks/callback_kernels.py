@@ -202,7 +202,7 @@ def looking_at_layers(weights: list[Tensor], gradients: list[Tensor]) -> Callabl
     def kernels(step: int) -> None:
         for each in outputs if is_looked_at(step) else ():
             std, mean = torch.std_mean(each, correction=0)
-            torch.stack([mean, std, (each == 0).all(0).float().mean()])
+            torch.stack([mean, std, each.any(0).logical_not().mean(dtype=torch.float32)])
 
     return kernels
 
