@@ -12,8 +12,9 @@ two steps.
 - Where it is not, whole steps are compared, see `step_times`. What that resolves is told by hooks
   that do nothing, or let 5 or 10 us go by, in loops of their own.
 
-All is done five times, by steps with loops that are built anew. "holds" and "above" are said where
-all five agree; else the bar lies within the resolution, half of what the five differ by.
+All is done five times (eager once: it has no bar), by steps with loops that are built anew. "holds"
+and "above" are said where all five agree; else the bar lies within the resolution, half of what the
+five differ by.
 
 A few callbacks look at what no recorded step keeps, and have every hundredth step run eagerly. What
 that takes has a line of its own; their lines tell what comes on top of it.
@@ -40,8 +41,8 @@ from benchmarks.record_cases import fitkit_loop
 from benchmarks.step_times import Contestant, differences, in_turns
 from fitkit import Callback, FitLoop, Record
 
-EAGER_ROUNDS, RECORDED_ROUNDS, INSTANCES = 5, 40, 5
-EAGER_STEPS, RECORDED_STEPS = 20, 40
+EAGER_ROUNDS, RECORDED_ROUNDS, INSTANCES = 40, 40, 5
+EAGER_STEPS, RECORDED_STEPS = 8, 40  # so that turns are short
 FACTOR = 1.3
 
 
@@ -55,10 +56,10 @@ def main() -> None:
     result: dict[str, Any] = {}
     print(f"{'callback':20}{'eager adds':>14}{'recorded':>14}{'its kernels':>14}{'may add':>14}")
     for name in arguments.callbacks:
-        recorded = cost if entry_of(name).by_steps else in_hooks
+        measured = cost if entry_of(name).by_steps else in_hooks
         row = {
-            "eager": cost(name, None),
-            "recorded": recorded(name, arguments.backend, arguments.rounds, INSTANCES),
+            "eager": measured(name, None, EAGER_ROUNDS, 1),
+            "recorded": measured(name, arguments.backend, arguments.rounds, INSTANCES),
         }
         if name in CHECKS:  # nothing to judge
             del row["recorded"]["verdict"]
@@ -76,16 +77,16 @@ def entry_of(name: str) -> Entry:
 def cost(
     name: str,
     backend: str | None,
-    rounds: int | None = None,
+    rounds: int,
     instances: int = 1,
     device: str = "cpu",
 ) -> dict[str, Any]:
     """Compare whole steps; what the callback adds in us per step, and what its kernels do."""
     entry = entry_of(name)
-    rounds = rounds or (RECORDED_ROUNDS if backend else EAGER_ROUNDS)
     steps = RECORDED_STEPS if backend else EAGER_STEPS
     if entry.kind(LOOK_EVERY // 2) != entry.kind(0):  # it looks at a step now and then
         steps = LOOK_EVERY
+        rounds = rounds if backend else max(5, rounds * EAGER_STEPS // steps)
     added: dict[str, list[list[float]]] = {"callback": [], "kernels": []}
     for _ in range(instances):
         contestants = on_one_loop(stacks_of(entry), backend, steps, device)
@@ -99,7 +100,11 @@ def cost(
 
 
 def in_hooks(
-    name: str, backend: str, rounds: int = 0, instances: int = INSTANCES, steps: int = PASS_STEPS
+    name: str,
+    backend: str | None,
+    rounds: int = 0,
+    instances: int = INSTANCES,
+    steps: int = PASS_STEPS,
 ) -> dict[str, Any]:
     """Take the time in the hooks of a callback, of its kernels, of an empty one, per step."""
     entry = entry_of(name)

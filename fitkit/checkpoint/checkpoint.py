@@ -186,7 +186,7 @@ class Checkpoint(Callback):
                 return
         self._asked = False
         self._interval.mark(state)
-        if state.is_main:
+        if state.is_main and not any(getattr(c, "is_trial", False) for c in self._loop.callbacks):
             self._save(state)
 
     def on_close(self, state: State) -> None:

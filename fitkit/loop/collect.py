@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fitkit.data.structure import leaves, map_leaves
+from fitkit.data.rows import check_rows, joined
+from fitkit.data.structure import map_leaves
 from fitkit.loop.callback import Callback
 from fitkit.loop.events import Phase
 from fitkit.loop.state import State
@@ -18,6 +19,7 @@ class OutputCollector(Callback):
 
     Reads:  state.outputs, nested tensors of shape (batch, ...).
     Syncs:  once per batch of a predict pass.
+    Raises: DataError if an output is no tensor with a first dimension, or batches do not fit.
     """
 
     phases = frozenset({Phase.PREDICT})
@@ -34,14 +36,13 @@ class OutputCollector(Callback):
 
     def on_batch_end(self, state: State) -> None:
         """Copy the outputs of this batch to the host."""
+        check_rows(state.outputs, None, who="predict")
         self._passes[-1].append(map_leaves(_to_host, state.outputs))
 
     def take(self) -> Any:
         """Return the outputs of the pass, numpy arrays of shape (samples, ...), and forget them."""
         batches, self._done = self._done, []
-        columns = zip(*([leaf for _, leaf in leaves(batch)] for batch in batches), strict=True)
-        joined = iter([torch.cat(column).numpy() for column in columns])  # sync: never, on the CPU
-        return map_leaves(lambda _: next(joined), batches[0])
+        return map_leaves(Tensor.numpy, joined(batches, who="predict"))  # sync: never, on the CPU
 
     def _leave(self) -> None:
         self._done = self._passes.pop()

@@ -33,7 +33,8 @@ class Limits(Callback):
         max_time: Seconds of one call of `fit`.
         train_batches: Batches of an epoch.
         val_batches: Batches of a validation.
-        fast_dev_run: One epoch of so many batches, and as many of validation; True is 1.
+        fast_dev_run: One epoch of so many batches, and as many of validation; True is 1. Checkpoint
+            saves nothing: a later run would go on from there.
         overfit_batches: Train on so many batches, the same ones in every epoch, and validate on
             these: a model that can learn gets them right.
         sanity_batches: Before the first epoch, validate on so many batches of each loader to see
@@ -91,6 +92,7 @@ class Limits(Callback):
         self._loop: FitLoop | None = None
         self._loaders: tuple[Any, dict[str, Any]] | None = None  # those of the user
         self._is_checked = False
+        self.is_trial = "fast_dev_run" in asked
         _check_conflicts(asked)
 
     def attach(self, loop: "FitLoop") -> None:
@@ -137,7 +139,7 @@ class Limits(Callback):
 
     def on_epoch_end(self, state: State) -> None:
         """End a trial run."""
-        if "fast_dev_run" in self._counts:
+        if self.is_trial:
             state.request_stop(f"fast_dev_run: {self._counts['fast_dev_run']} batches done")
 
     def on_close(self, state: State) -> None:

@@ -3,14 +3,15 @@
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, cast, final
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from fitkit.data import Gather, default_unpack
+from fitkit.data.rows import check_rows, joined
 from fitkit.data.structure import leaves, map_leaves
-from fitkit.errors import ConfigError, DataError, brief
+from fitkit.errors import ConfigError, brief
 from fitkit.loop.callback import Callback
 from fitkit.loop.events import Phase
 from fitkit.loop.interval import positive_int
@@ -145,7 +146,7 @@ class Predictions(Callback):
             rows = now.gather.index
         part.ids.append(rows if size <= room else rows[:room])
         if not now.outputs:
-            _check_rows(state.outputs, size)
+            check_rows(state.outputs, size, who="Predictions")
         now.outputs.append(_kept(state.outputs, room, size))
         if arrays is None:  # otherwise its rows are gathered with those of the others
             part.targets.append(_kept(state.targets, room, size))
@@ -161,24 +162,11 @@ class Predictions(Callback):
             warnings.warn(_CHANGED, stacklevel=2)
         ids = torch.cat(rows).cpu()  # sync: once per pass
         self.passes[state.prefix.rstrip("_") or state.phase.value] = Collected(
-            _joined(now.outputs),
-            _joined([_targets(*both) for both in zip(parts, rows, strict=True)]),
+            joined(now.outputs, who="Predictions"),
+            joined([_targets(*both) for both in zip(parts, rows, strict=True)], who="Predictions"),
             ids,
             now.num_seen - len(ids),
         )
-
-
-def _check_rows(outputs: Any, size: int) -> None:
-    """Refuse outputs that have no row for each sample: they would stand beside other ids."""
-    for path, leaf in leaves(outputs, "outputs"):
-        found = (
-            f"the shape {tuple(leaf.shape)}" if isinstance(leaf, Tensor) else type(leaf).__name__
-        )
-        if not isinstance(leaf, Tensor) or leaf.dim() == 0 or len(leaf) != size:
-            raise DataError(
-                f"Predictions: {path} of a batch of {size} samples is {found}, expected a row for "
-                "each\nLet the model give one row per sample, or leave Predictions out."
-            )
 
 
 def _kept(structure: Any, room: int, size: int) -> Any:
@@ -198,7 +186,7 @@ def _to_host(tensor: Tensor) -> Tensor:
 def _targets(part: _Part, rows: Tensor) -> Any:
     """Return the targets of a part; those that nobody has gathered by one gather."""
     if part.arrays is None:
-        return _joined(part.targets)
+        return joined(part.targets, who="Predictions")
     targets = default_unpack(part.arrays)[1]
     return map_leaves(lambda leaf: leaf[rows].cpu(), targets)  # sync: once per pass
 
@@ -208,24 +196,3 @@ def _versions(arrays: Any) -> list[int]:
     if arrays is None:
         return []
     return [leaf._version for _, leaf in leaves(default_unpack(arrays)[1])]
-
-
-def _joined(batches: list[Any]) -> Any:
-    if len(batches) == 1:
-        return batches[0]
-    if isinstance(batches[0], Tensor):  # as nearly always; there are many of them
-        return _rows(batches)
-    columns = zip(*([leaf for _, leaf in leaves(batch)] for batch in batches), strict=True)
-    joined = iter([_rows(cast("list[Tensor]", list(column))) for column in columns])
-    return map_leaves(lambda _: next(joined), batches[0])
-
-
-def _rows(parts: list[Tensor]) -> Tensor:
-    """Return the rows of all batches as one tensor."""
-    shapes = list(dict.fromkeys(tuple(part.shape[1:]) for part in parts))
-    if len(shapes) > 1:
-        raise DataError(
-            f"Predictions: samples have the shape {shapes[0]} here, {shapes[1]} in another batch\n"
-            "Pad all batches to one length, or leave Predictions out."
-        )
-    return torch.cat(parts)

@@ -98,6 +98,19 @@ def test_a_fast_dev_run():
     assert three.state.num_batches == 3
 
 
+def test_a_real_run_does_not_go_on_from_a_fast_dev_run(tmp_path):
+    ends = []
+    for trial in (True, False):
+        (folder := tmp_path / str(trial)).mkdir()
+        for limits in (Limits(fast_dev_run=True), Limits()):
+            limits.is_trial = limits.is_trial and trial  # without the protection
+            loop = loop_of("torch", Checkpoint(folder), limits)
+            loop.fit(max_steps=5, resume=folder if any(folder.glob("step-*")) else None)
+        ends.append(loop.resumed_from)
+    assert ends[0] is None
+    assert ends[1] is not None
+
+
 @pytest.mark.parametrize("plain", [True, False])
 def test_overfitting_repeats_the_same_batches(plain):
     x, y = data()

@@ -168,7 +168,7 @@ def test_outputs_without_a_row_for_each_sample_are_refused(outputs, says):
         loop.evaluate(TensorLoader(X, batch_size=8))
     lines = str(caught.value).splitlines()
     assert len(lines[0]) <= 120
-    assert lines[1].endswith("leave Predictions out.")
+    assert lines[1].endswith("do without Predictions.")
 
 
 def test_absent_outputs_stay_absent():
