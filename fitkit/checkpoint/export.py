@@ -52,7 +52,7 @@ def load_weights_into(model: nn.Module, checkpoint: str | Path, *, averaged: boo
     saved = find(Path(checkpoint))
     copy_weights(model, saved.model, saved.path)
     if averaged:
-        _copy_averages(model, saved.state["callbacks"].get("EMA", {}))
+        _copy_averages(model, saved.state.get("callbacks", {}).get("EMA", {}))
 
 
 def export_keras(path: str | Path, model: Any, checkpoint: str | Path | None = None) -> None:
