@@ -61,6 +61,10 @@ class Interval:
             return state.num_updates >= self._next
         return self._now(state) >= self._next
 
+    def updates_left(self, state: State) -> int:
+        """Return how many updates at least come before it is due, 1 if it is due or may be soon."""
+        return max(1, int(self._next) - state.num_updates) if self.unit == "update" else 1
+
     def mark(self, state: State) -> None:
         """Remember that what was due has been done."""
         self._next = (self._now(state) // self.count + 1) * self.count

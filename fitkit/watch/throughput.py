@@ -92,6 +92,7 @@ class Throughput(Callback):
         self._warmup = check_warmup(warmup)
         self._watch = Stopwatch(clock)
         self._num_left = self._warmup  # steps of the warm-up
+        self._look_at = 1  # the number of laps at which it may be time to read them
         self._window, self._pass = _Sum(), _Sum()
         self._num_samples, self._waited_s = 0, 0.0  # at the last reading
 
@@ -105,14 +106,14 @@ class Throughput(Callback):
         """Start the watch, or stop it for a pass that is not training."""
         self._watch.enter(state)
         if state.phase is Phase.TRAIN:
+            self._look_at = 1
             self._window, self._pass = _Sum(), _Sum()
             self._num_samples, self._waited_s = state.num_samples, 0.0
 
     def on_batch_end(self, state: State) -> None:
         """Time the step; all else waits for the end of the window."""
-        num_laps = self._watch.lap()
-        if num_laps and (num_laps == (self._num_left or _MAX_UNREAD) or self._interval.due(state)):
-            self._read(state)
+        if self._watch.lap() >= self._look_at:
+            self._look(state)
 
     def on_pass_end(self, state: State) -> None:
         """Log the speed of the whole pass, or go on with the interrupted one."""
@@ -122,6 +123,13 @@ class Throughput(Callback):
         self._watch.leave()
         if state.phase is Phase.TRAIN:
             self._watch.restart()
+
+    def _look(self, state: State) -> None:
+        """Read if it is time; say after how many laps it can be next."""
+        if len(self._watch) >= (self._num_left or _MAX_UNREAD) or self._interval.due(state):
+            self._read(state)
+        soonest = len(self._watch) + self._interval.updates_left(state)  # a lap is no more than one
+        self._look_at = min(soonest, self._num_left or _MAX_UNREAD)
 
     def _read(self, state: State) -> None:
         self._take_laps(state)
