@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Iterator
 
 from benchmarks.suite.bars import MIN_ROUNDS, fair_rows, first, ratios
+from benchmarks.suite.plan import title_of
 from benchmarks.suite.tables import Result, Row, by_case, is_timed, wall_us
 
 BUSY = 1.15
@@ -50,7 +51,7 @@ def doubts(result: Result) -> Iterator[str]:
     if (busy := busyness(result)) > BUSY:
         yield f"The machine was busy: steps took {busy:.1f} times their CPU time. Measure again."
     if result["left_out"]:
-        yield f"There was no time for: {', '.join(result['left_out'])}."
+        yield f"There was no time for: {', '.join(map(title_of, result['left_out']))}."
 
 
 def short_of_time(result: Result) -> Iterator[str]:

@@ -107,7 +107,7 @@ def test_the_suite_comes_first_and_a_quick_run_gives_way_to_a_long_one():
     assert "| hand loop, Keras parts | 5,000 (1) |" in text
     assert "skorch failed: ImportError" in text
     assert "no time for" not in text
-    assert "There was no time for: cnn." in figures({"suite_cpu_quick": short})
+    assert "There was no time for: CNN on 32x32x3, batch 32." in figures({"suite_cpu_quick": short})
 
 
 def test_the_cost_of_callbacks_is_told_with_its_bar_and_its_resolution():

@@ -60,7 +60,7 @@ def test_doubts_name_everything_that_does_not_hold():
     assert "Lightning: its loss after 48 steps is 20.0% off" in doubts
     assert "the clock says 1,000 us, Benchmark 950 us" in doubts
     assert "skorch failed: ImportError" in doubts
-    assert "There was no time for: cnn." in doubts
+    assert "There was no time for: CNN on 32x32x3, batch 32." in doubts
     assert list(words.doubts(result(row("fitkit", "fitkit", "fitkit", 1.0)))) == []
 
 
