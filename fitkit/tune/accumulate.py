@@ -11,10 +11,10 @@ from fitkit.loop.applied import applied_optimizers, turn_of
 from fitkit.loop.callback import TRAIN_ONLY, Callback, filled_by
 from fitkit.loop.events import Event
 from fitkit.loop.interval import positive_int
+from fitkit.loop.snapshot import trained_tensors
 from fitkit.loop.state import State
 from fitkit.tune.batch_weight import BatchWeight, batch_weight_of
 from fitkit.tune.optimizers import refuse_doubled
-from fitkit.tune.weight_copies import trained_tensors
 from fitkit.tune.window import Window
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from fitkit.loop.callback import Callback
 from fitkit.loop.events import Phase
 from fitkit.loop.interval import positive_int
 from fitkit.loop.monitor import Monitor
+from fitkit.loop.snapshot import trained_tensors
 from fitkit.loop.state import State
-from fitkit.tune.tensor_lists import copy_
-from fitkit.tune.weight_copies import copy_of, trained_tensors
+from fitkit.tune.tensor_lists import copy_, copy_of
 
 if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop

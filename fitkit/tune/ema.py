@@ -10,10 +10,10 @@ from torch import Tensor
 from fitkit.errors import ConfigError, brief
 from fitkit.loop.callback import Callback
 from fitkit.loop.events import Phase
+from fitkit.loop.snapshot import trained_tensors
 from fitkit.loop.state import State
 from fitkit.tune.optimizers import refuse_doubled
 from fitkit.tune.tensor_lists import copy_, lerp_
-from fitkit.tune.weight_copies import trained_tensors
 
 if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop

@@ -18,8 +18,7 @@ from fitkit.loop.events import REGION, Event, Phase
 from fitkit.loop.state import State
 from fitkit.tune.keras_callbacks import KerasCallbacks
 from fitkit.tune.lr_schedule import LRSchedule
-from fitkit.tune.tensor_lists import copy_
-from fitkit.tune.weight_copies import copy_of
+from fitkit.tune.tensor_lists import copy_, copy_of
 
 if TYPE_CHECKING:
     from fitkit.loop.fit_loop import FitLoop

@@ -6,7 +6,18 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-__all__ = ["add_", "clamp_", "copy_", "div_", "lerp_", "max_norms", "mul_", "norm", "norms"]
+__all__ = [
+    "add_",
+    "clamp_",
+    "copy_",
+    "copy_of",
+    "div_",
+    "lerp_",
+    "max_norms",
+    "mul_",
+    "norm",
+    "norms",
+]
 
 _torch: Any = cast(Any, torch)  # torch's own optimizers use these; they have no public names
 
@@ -16,6 +27,11 @@ def copy_(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> None:
     """Write `others` into `tensors`, weights too: recorded programs stay valid."""
     if tensors:
         _torch._foreach_copy_(list(tensors), list(others))
+
+
+def copy_of(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return detached copies, on the same devices. Syncs: never."""
+    return [tensor.detach().clone() for tensor in tensors]
 
 
 def add_(tensors: Sequence[Tensor], others: Sequence[Tensor], *, factor: float = 1.0) -> None:
